@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod actions;
+pub mod argocd;
+pub mod codeartifact;
+pub mod ecr;
+mod error;
+mod faults;
+pub mod github;
+mod server;
+pub mod spacelift;
+
+pub use error::LabError;
+pub use faults::{Fault, Faults};
+pub use server::{RequestLog, Seen};
