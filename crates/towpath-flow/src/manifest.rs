@@ -128,16 +128,18 @@ fn places(text: &str, image: &ImageRef) -> Result<Vec<Place>, ManifestError> {
         else {
             continue;
         };
-        let bytes = byte_of(text, span.start.index())..byte_of(text, span.end.index());
-        let written = text[bytes.clone()].trim_end();
-        let bare = written.trim_matches(|c| c == '"' || c == '\'');
-        if bare != value {
+        let start = byte_of(text, span.start.index());
+        let written = ["", "\"", "'"].map(|quote| format!("{quote}{value}{quote}"));
+        let Some(written) = written
+            .iter()
+            .find(|written| text[start..].starts_with(written.as_str()))
+        else {
             return Err(ManifestError::NotReplaceable {
                 line: span.start.line(),
             });
-        }
+        };
         places.push(Place {
-            bytes: bytes.start..bytes.start + written.len(),
+            bytes: start..start + written.len(),
             current,
         });
     }
