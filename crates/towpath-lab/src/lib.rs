@@ -8,7 +8,6 @@ mod error;
 mod faults;
 pub mod github;
 mod server;
-#[expect(dead_code, reason = "its users follow")]
 mod sigv4;
 pub mod spacelift;
 
