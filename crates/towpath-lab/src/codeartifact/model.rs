@@ -184,12 +184,22 @@ impl ExternalConnection {
 }
 
 impl Restrictions {
-    /// The controls that a package starts with, from where its first version came.
-    pub(crate) fn after(origin: &Origin) -> Self {
-        let published = matches!(origin, Origin::Internal { .. });
-        Self {
-            publish: published,
-            upstream: !published,
+    /// What a package starts with whose first version was published here.
+    pub(crate) const PUBLISHED: Self = Self {
+        publish: true,
+        upstream: false,
+    };
+    /// What one starts with whose first version came through an upstream or the external connection.
+    pub(crate) const INGESTED: Self = Self {
+        publish: false,
+        upstream: true,
+    };
+
+    /// What one starts with whose first version was copied here: as where the version came into the domain.
+    pub(crate) fn copied(origin: &Origin) -> Self {
+        match origin {
+            Origin::Internal { .. } => Self::PUBLISHED,
+            Origin::External { .. } => Self::INGESTED,
         }
     }
 }

@@ -69,8 +69,14 @@ impl Store {
         self.domains.get_mut(domain)?.repositories.get_mut(repository)
     }
 
-    /// `repository` and what is upstream of it, nearest first, each once.
-    fn searched<'s>(&'s self, domain: &str, repository: &str) -> Vec<&'s Repository> {
+    /// `repository` and what is upstream of it, nearest first, each once. For a package, the way on ends at a
+    /// repository whose origin controls for it block upstreams.
+    fn searched<'s>(
+        &'s self,
+        domain: &str,
+        repository: &str,
+        package: Option<&PackageId>,
+    ) -> Vec<&'s Repository> {
         let mut found: Vec<&Repository> = Vec::new();
         let mut next = vec![repository.to_owned()];
         while let Some(name) = next.pop() {
@@ -79,51 +85,44 @@ impl Store {
             }
             if let Some(repository) = self.repository(domain, &name) {
                 found.push(repository);
-                next.extend(repository.upstreams.iter().rev().cloned());
+                if package.is_none_or(|package| repository.takes_from_upstream(package)) {
+                    next.extend(repository.upstreams.iter().rev().cloned());
+                }
             }
         }
         found
     }
 
-    /// The versions of a package that a client of this repository sees. What is nearer hides what is further away, and
-    /// the search ends behind a repository whose origin controls for the package block upstreams.
+    /// The versions of a package that a client of this repository sees. What is nearer hides what is further away.
     pub(super) fn visible(&self, domain: &str, repository: &str, package: &PackageId) -> Vec<Visible> {
         let mut seen: Vec<Visible> = Vec::new();
-        let known =
-            |seen: &[Visible], version: &str| seen.iter().any(|known| known.version.version == version);
-        for place in self.searched(domain, repository) {
-            let kept = place.packages.get(package);
-            for version in kept.into_iter().flat_map(|package| &package.versions) {
-                if !known(&seen, &version.version) {
-                    let retain_in = if place.name == repository {
-                        Vec::new()
-                    } else {
-                        vec![repository.to_owned()]
-                    };
-                    seen.push(Visible {
-                        version: version.clone(),
-                        retain_in,
-                    });
-                }
+        let mut see = |version: &Version, retain_in: &[&str]| {
+            if !seen.iter().any(|known| known.version.version == version.version) {
+                let retain_in = retain_in.iter().map(|name| (*name).to_owned()).collect();
+                seen.push(Visible {
+                    version: version.clone(),
+                    retain_in,
+                });
             }
-            if kept.is_some_and(|package| !package.restrictions.upstream) {
-                break;
+        };
+        for place in self.searched(domain, repository, Some(package)) {
+            let here = place.name == repository;
+            // Kept where it was asked for, and where the external connection is, but not in between.
+            let both = [repository, place.name.as_str()];
+            for version in place
+                .packages
+                .get(package)
+                .into_iter()
+                .flat_map(|package| &package.versions)
+            {
+                see(version, if here { &[] } else { &both[..1] });
             }
             if place.external_connection == Some(ExternalConnection::CRATES_IO)
                 && package.format() == PackageFormat::Cargo
+                && place.takes_from_upstream(package)
             {
                 for version in self.crates_io.versions(package) {
-                    if !known(&seen, &version.version) {
-                        // Kept where the connection is and where it was asked for, not in between.
-                        let mut retain_in = vec![place.name.clone()];
-                        if place.name != repository {
-                            retain_in.push(repository.to_owned());
-                        }
-                        seen.push(Visible {
-                            version: version.clone(),
-                            retain_in,
-                        });
-                    }
+                    see(version, if here { &both[..1] } else { &both });
                 }
             }
         }
@@ -132,7 +131,7 @@ impl Store {
 
     /// The crate that an index path means: index paths are in lower case, names need not be.
     pub(super) fn spelled(&self, domain: &str, repository: &str, lower: &str) -> Option<PackageId> {
-        let searched = self.searched(domain, repository);
+        let searched = self.searched(domain, repository, None);
         let kept = searched
             .iter()
             .flat_map(|place| place.packages.keys())
@@ -155,7 +154,7 @@ impl Store {
         let found = visible.pop()?;
         for keeper in &found.retain_in {
             if let Some(repository) = self.repository_mut(domain, keeper) {
-                repository.keep(package, found.version.clone());
+                repository.keep(package, found.version.clone(), Restrictions::INGESTED);
             }
         }
         Some(found.version)
@@ -174,10 +173,17 @@ impl Repository {
         }
     }
 
-    /// Takes a version over from elsewhere, in place of one of the same name.
-    pub(super) fn keep(&mut self, package: &PackageId, version: Version) {
+    fn takes_from_upstream(&self, package: &PackageId) -> bool {
+        self.packages
+            .get(package)
+            .is_none_or(|package| package.restrictions.upstream)
+    }
+
+    /// Takes a version over from elsewhere, in place of one of the same name. A package that is new here starts with
+    /// these origin controls.
+    pub(super) fn keep(&mut self, package: &PackageId, version: Version, restrictions: Restrictions) {
         let kept = self.packages.entry(package.clone()).or_insert_with(|| Package {
-            restrictions: Restrictions::after(&version.origin),
+            restrictions,
             versions: Vec::new(),
         });
         kept.versions.retain(|known| known.version != version.version);
@@ -198,7 +204,7 @@ impl Repository {
         unfinished: bool,
     ) -> Result<&Version, PublishError> {
         let kept = self.packages.entry(package.clone()).or_insert_with(|| Package {
-            restrictions: Restrictions::after(&new.origin),
+            restrictions: Restrictions::PUBLISHED,
             versions: Vec::new(),
         });
         let at = kept
@@ -241,5 +247,89 @@ impl Repository {
             };
         }
         Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Metadata, Origin};
+    use super::*;
+
+    fn store(repositories: &[(&str, &[&str])]) -> Store {
+        let mut store = Store {
+            account: "111122223333".into(),
+            region: "eu-west-1".into(),
+            domains: BTreeMap::new(),
+            tokens: Tokens::default(),
+            crates_io: PublicCrates::default(),
+        };
+        store.create_domain("d", None);
+        for (name, upstreams) in repositories {
+            let upstreams = upstreams.iter().map(|name| (*name).to_owned()).collect();
+            let repository = Repository::new(name, None, upstreams);
+            store
+                .domains
+                .get_mut("d")
+                .unwrap()
+                .repositories
+                .insert((*name).into(), repository);
+        }
+        store
+    }
+
+    fn publish(store: &mut Store, repository: &str, version: &str) {
+        let origin = Origin::Internal {
+            repository: repository.into(),
+        };
+        let new = Version::new(version, origin, Metadata::default());
+        let asset = Asset::new(format!("{version} of {repository}").into());
+        let repository = store.repository_mut("d", repository).unwrap();
+        repository.publish(&package(), new, "a", asset, false).unwrap();
+    }
+
+    fn package() -> PackageId {
+        PackageId::cargo("p").unwrap()
+    }
+
+    fn seen(store: &Store, repository: &str) -> Vec<String> {
+        let visible = store.visible("d", repository, &package());
+        visible
+            .into_iter()
+            .map(|visible| visible.version.version)
+            .collect()
+    }
+
+    #[test]
+    fn what_was_fetched_from_an_upstream_does_not_hide_what_comes_there_later() {
+        let mut store = store(&[("team", &["middle"]), ("middle", &["base"]), ("base", &["team"])]);
+        publish(&mut store, "base", "1.0.0");
+        assert!(store.fetch("d", "team", &package(), "1.0.0").is_some());
+        assert!(
+            store
+                .repository("d", "team")
+                .unwrap()
+                .version(&package(), "1.0.0")
+                .is_some()
+        );
+        assert!(store.repository("d", "middle").unwrap().packages.is_empty());
+        publish(&mut store, "base", "1.1.0");
+        assert_eq!(seen(&store, "team"), ["1.0.0", "1.1.0"]);
+        assert!(store.fetch("d", "team", &package(), "2.0.0").is_none());
+    }
+
+    #[test]
+    fn a_block_ends_one_way_upstream_and_leaves_the_others() {
+        let mut store = store(&[
+            ("team", &["guarded", "open"]),
+            ("guarded", &["secret"]),
+            ("secret", &[]),
+            ("open", &[]),
+        ]);
+        publish(&mut store, "secret", "9.0.0");
+        publish(&mut store, "guarded", "1.0.0");
+        publish(&mut store, "open", "2.0.0");
+        assert_eq!(seen(&store, "team"), ["1.0.0", "2.0.0"]);
+        publish(&mut store, "team", "0.1.0");
+        assert_eq!(seen(&store, "team"), ["0.1.0"]);
     }
 }

@@ -4,7 +4,7 @@
 use super::Answer;
 use super::call::Call;
 use super::error::ApiError;
-use crate::codeartifact::model::{Status, Version};
+use crate::codeartifact::model::{Restrictions, Status, Version};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ pub(super) fn copy(call: &mut Call<'_>) -> Answer {
             if into.version(&id, name).is_some() && !batch.allow_overwrite {
                 return Err(("ALREADY_EXISTS", format!("{} has this version", into.name)));
             }
-            into.keep(&id, version.clone());
+            into.keep(&id, version.clone(), Restrictions::copied(&version.origin));
             Ok((version.revision.clone(), version.status.to_string()))
         });
         results.add(name, copied);

@@ -144,7 +144,7 @@ fn download(store: &mut Store, call: &Call<'_>, name: &str, version: &str) -> Re
     let wanted = visible
         .iter()
         .find(|candidate| candidate.version.version == version);
-    if !wanted.is_some_and(|wanted| line(&wanted.version).is_some()) {
+    if wanted.is_none_or(|wanted| line(&wanted.version).is_none()) {
         return Err(missing());
     }
     let found = store
