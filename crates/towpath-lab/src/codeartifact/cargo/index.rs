@@ -190,7 +190,10 @@ fn dependency(
         req: req.to_string(),
         features,
         optional: flag("optional").unwrap_or(false),
-        default_features: flag("default-features").unwrap_or(true),
+        // Older crates are packaged with the older spelling.
+        default_features: flag("default-features")
+            .or_else(|| flag("default_features"))
+            .unwrap_or(true),
         target: target.map(str::to_owned),
         kind: kind.into(),
         registry: text("registry-index"),
@@ -252,6 +255,7 @@ mod tests {
         features = ["x"]
         [dev-dependencies.d]
         version = "2"
+        default_features = false
         [target.'cfg(unix)'.build-dependencies.b]
         version = "=3.0.0"
         [features]
@@ -273,7 +277,7 @@ mod tests {
                 { "name": "short", "version_req": "^1.2", "kind": "normal" },
                 { "name": "real", "version_req": ">=0.3, <0.5", "explicit_name_in_toml": "used", "optional": true,
                   "default_features": false, "features": ["x"], "kind": "normal" },
-                { "name": "d", "version_req": "^2", "kind": "dev" },
+                { "name": "d", "version_req": "^2", "kind": "dev", "default_features": false },
                 { "name": "b", "version_req": "=3.0.0", "kind": "build", "target": "cfg(unix)" },
             ],
         }))
