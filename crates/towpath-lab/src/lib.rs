@@ -8,6 +8,7 @@ mod error;
 mod faults;
 pub mod github;
 mod server;
+mod sigv4;
 pub mod spacelift;
 
 pub use error::LabError;
