@@ -186,7 +186,10 @@ pub(super) struct View {
 impl Scan {
     /// `None` while there is no scan to be seen yet, which is the first quarter of its time.
     pub(super) fn view(&self, pace: Pace) -> Option<View> {
-        let elapsed = self.asked.elapsed();
+        self.after(self.asked.elapsed(), pace)
+    }
+
+    fn after(&self, elapsed: Duration, pace: Pace) -> Option<View> {
         if elapsed < pace.scan / 4 {
             return None;
         }
@@ -227,4 +230,77 @@ pub(super) fn counts(findings: &[Finding]) -> BTreeMap<&str, u32> {
 /// A time as AWS JSON 1.1 writes it: seconds since 1970, with a fraction.
 pub(super) fn seconds(time: Timestamp) -> Value {
     json!(time.as_millisecond() as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_moves_through_its_states() {
+        let pace = Pace {
+            scan: Duration::from_secs(8),
+            findings: Duration::from_secs(4),
+        };
+        let scan = |by, continuous, supported| Scan {
+            by,
+            continuous,
+            supported,
+            asked: Instant::now(),
+            asked_at: Timestamp::now(),
+        };
+        let states = |scan: Scan| {
+            [1, 2, 7, 8, 12].map(|seconds| {
+                let view = scan.after(Duration::from_secs(seconds), pace);
+                view.map_or("-".into(), |view| {
+                    format!("{} {}", view.status, view.findings_visible)
+                })
+            })
+        };
+        let (basic, enhanced) = (ScanType::Basic, ScanType::Enhanced);
+        for (scan, expected) in [
+            (
+                scan(basic, false, true),
+                [
+                    "-",
+                    "IN_PROGRESS false",
+                    "IN_PROGRESS false",
+                    "COMPLETE true",
+                    "COMPLETE true",
+                ],
+            ),
+            (
+                scan(enhanced, true, true),
+                [
+                    "-",
+                    "PENDING false",
+                    "PENDING false",
+                    "ACTIVE false",
+                    "ACTIVE true",
+                ],
+            ),
+            (
+                scan(enhanced, false, true),
+                [
+                    "-",
+                    "PENDING false",
+                    "PENDING false",
+                    "COMPLETE false",
+                    "COMPLETE true",
+                ],
+            ),
+            (
+                scan(basic, false, false),
+                [
+                    "-",
+                    "IN_PROGRESS false",
+                    "IN_PROGRESS false",
+                    "UNSUPPORTED_IMAGE false",
+                    "UNSUPPORTED_IMAGE false",
+                ],
+            ),
+        ] {
+            assert_eq!(states(scan), expected);
+        }
+    }
 }

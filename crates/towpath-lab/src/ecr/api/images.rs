@@ -121,6 +121,12 @@ pub(super) async fn batch_get(service: &Service, input: Batch) -> Answer {
         upstream_failures.push(outcome.err());
     }
     let mut store = service.store();
+    // Without a repository there is no list of failures to put this into.
+    if !store.repositories.contains_key(name)
+        && let Some(failure) = upstream_failures.iter().flatten().next()
+    {
+        return Err(upstream_error(failure));
+    }
     let repository = service.find(&mut store, name, input.registry_id.as_deref())?;
     let (mut images, mut failures): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for (id, upstream) in input.image_ids.iter().zip(upstream_failures) {
@@ -354,6 +360,17 @@ fn image_answer(service: &Service, name: &str, tag: Option<&str>, digest: &Diges
         "imageManifest": String::from_utf8_lossy(&image.bytes),
         "imageManifestMediaType": image.manifest.media_type,
     })
+}
+
+fn upstream_error(failure: &PullFailure) -> ApiError {
+    let reason = match failure {
+        PullFailure::NotFound => "Requested image not found",
+        PullFailure::Denied => reason("UpstreamAccessDenied"),
+        PullFailure::TooManyRequests => reason("UpstreamTooManyRequests"),
+        PullFailure::Unavailable(reason) => reason,
+    };
+    let message = format!("Unable to get the image from the upstream registry: {reason}");
+    ApiError::new("UnableToGetUpstreamImageException", message)
 }
 
 fn check_count(ids: &[ImageId]) -> Result<(), ApiError> {
