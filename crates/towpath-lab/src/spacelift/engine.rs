@@ -17,7 +17,7 @@ pub(super) enum Engine {
 }
 
 /// One run's checkout.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Workspace {
     /// The clone, and beside it what belongs to the run alone.
     pub(super) folder: PathBuf,

@@ -3,7 +3,7 @@
 //! Everything here is a step of [`World`] under its lock. Workers, people and pushes make the steps; [`World::settle`]
 //! makes those that nobody asks for.
 
-use super::run::{Commit, ForceApply, Plan, Run, RunState, RunType, Transition};
+use super::run::{Commit, Environment, ForceApply, Plan, Run, RunState, RunType, Transition};
 use super::world::{Worker, World, now, ulid};
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ pub(super) struct NewRun {
     pub(super) branch: Option<String>,
     pub(super) triggered_by: Option<String>,
     pub(super) force: Option<ForceApply>,
-    pub(super) environment: Vec<(String, String)>,
+    pub(super) environment: Environment,
     pub(super) project_root: Option<String>,
     pub(super) external: Vec<String>,
     pub(super) metadata: Vec<String>,
@@ -39,7 +39,7 @@ impl NewRun {
             branch: None,
             triggered_by: None,
             force: None,
-            environment: Vec::new(),
+            environment: Environment::default(),
             project_root: None,
             external: Vec::new(),
             metadata: Vec::new(),
@@ -67,7 +67,7 @@ impl World {
             workers: Vec::new(),
             waits_for: Vec::new(),
             metadata: new.metadata,
-            environment: Vec::new(),
+            environment: Environment::default(),
             external: new.external,
             force: new.force,
             extra_environment: new.environment,
@@ -285,7 +285,7 @@ impl World {
         let Some(stack) = self.stack(&run.stack) else {
             return;
         };
-        let mut environment = stack.environment.clone();
+        let mut environment = stack.environment.clone().0;
         let mut missing = Vec::new();
         let mut delivered = Vec::new();
         for edge in self.dependencies.iter().filter(|edge| edge.stack == run.stack) {
@@ -305,7 +305,7 @@ impl World {
                 }
             }
         }
-        environment.extend(run.extra_environment.iter().cloned());
+        environment.extend(run.extra_environment.0);
         if run.kind == RunType::Tracked {
             for reference in self.dependencies.iter_mut().flat_map(|edge| &mut edge.references) {
                 if let Some((_, value)) = delivered.iter().find(|(id, _)| *id == reference.id) {
@@ -314,7 +314,7 @@ impl World {
             }
         }
         if let Some(run) = self.run_mut(id) {
-            run.environment = environment.into_iter().collect();
+            run.environment = Environment(environment);
             run.missing_inputs = missing;
         }
     }

@@ -24,7 +24,9 @@ mod worker;
 mod world;
 
 pub use config::{Delays, DependencySeed, Planner, PoolSeed, SpaceliftConfig, StackSeed};
-pub use run::{Change, Commit, Delta, ForceApply, Plan, Review, Run, RunState, RunType, Transition};
+pub use run::{
+    Change, Commit, Delta, Environment, ForceApply, Plan, Review, Run, RunState, RunType, Transition,
+};
 pub use world::{Applied, AppliedResource, Output, Pool, Stack, Worker as PoolWorker};
 
 use crate::server::{Bound, Server};

@@ -3,7 +3,7 @@
 use super::graphql::{Context, Resolved, arguments};
 use super::machine::NewRun;
 use super::query;
-use super::run::{Commit, ForceApply, RunType};
+use super::run::{Commit, Environment, ForceApply, RunType};
 use super::world::{Dependency, Pool, Reference, Stack, Webhook, World, now, ulid};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ impl Trigger {
             branch: Some(stack.branch),
             triggered_by: Some(context.user()),
             force: self.force_apply,
-            environment: environment.collect(),
+            environment: Environment(environment.collect()),
             project_root: project_root.map(|root| root.trim_matches('/').to_owned()),
             metadata: context.caller.metadata.iter().cloned().collect(),
             ..NewRun::new(&self.stack, kind, Some(commit))
@@ -414,13 +414,14 @@ fn arrange(context: Context<'_>, field: &str, args: &Value) -> Resolved {
                 let (name, value) = (text(config, "id"), text(config, "value"));
                 let description = config["description"].as_str().map(ToOwned::to_owned);
                 let element = stack.set_environment(name, value, config["writeOnly"] == true, description);
-                return Ok(Some(query::config_element(&element)));
+                return Ok(Some(query::config_element(stack, &element)));
             }
             "stackConfigDelete" => {
                 let stack = world.stack_mut(text(args, "stack")).ok_or("unauthorized")?;
-                let element = stack.config.iter().find(|element| element.id == id).map(query::config_element);
+                let element = stack.config.iter().find(|element| element.id == id);
+                let element = element.map(|element| query::config_element(stack, element));
                 stack.config.retain(|element| element.id != id);
-                stack.environment.remove(id);
+                stack.environment.0.remove(id);
                 return Ok(Some(element.unwrap_or_default()));
             }
             "webhooksIntegrationCreate" => {

@@ -93,8 +93,9 @@ pub(super) fn field(
                 json!({"id": run.id, "state": run.state(), "finished": run.state().is_terminal()})
             }),
             ("Stack", "configElement") => {
-                let elements = world.stack(own).into_iter().flat_map(|stack| &stack.config);
-                elements.filter(|element| element.id == wanted).map(config_element).next().unwrap_or_default()
+                let stack = world.stack(own);
+                let element = stack.and_then(|stack| stack.config.iter().find(|element| element.id == wanted));
+                stack.zip(element).map_or(Value::Null, |(stack, element)| config_element(stack, element))
             }
             ("Stack", "dependency") => {
                 let edges = world.dependencies.iter().filter(|edge| edge.stack == own && edge.id == wanted);
@@ -192,7 +193,7 @@ pub(super) fn stack(world: &World, stack: &Stack) -> Value {
         "lockedAt": stack.lock.as_ref().map(|lock| lock.1), "lockedBy": stack.lock.as_ref().map(|lock| &lock.0),
         "lockNote": stack.lock.as_ref().and_then(|lock| lock.2.as_ref()),
         "trackedCommit": stack.tracked_commit,
-        "config": stack.config.iter().map(config_element).collect::<Value>(),
+        "config": stack.config.iter().map(|element| config_element(stack, element)).collect::<Value>(),
         "outputs": outputs, "attachedContexts": [], "attachedPolicies": [],
         "dependsOn": edges(&|edge| edge.stack == stack.id), "isDependedOnBy": edges(&|edge| edge.depends_on == stack.id),
         "entities": stack.applied.resources.iter().map(|resource| {
@@ -285,8 +286,8 @@ pub(super) fn reference(reference: &Reference) -> Value {
            "type": "ENVIRONMENT_VARIABLE", "triggerAlways": reference.trigger_always})
 }
 
-pub(super) fn config_element(element: &ConfigElement) -> Value {
-    let value = (!element.write_only).then_some(&element.value);
+pub(super) fn config_element(stack: &Stack, element: &ConfigElement) -> Value {
+    let value = (!element.write_only).then(|| stack.environment.get(&element.id));
     json!({"id": element.id, "value": value, "writeOnly": element.write_only, "description": element.description,
            "type": "ENVIRONMENT_VARIABLE", "createdAt": element.created_at, "runtime": false})
 }

@@ -1,6 +1,7 @@
 //! A run: its states, its history, its plan. The names follow Spacelift's `RunState` and `RunType`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where a run stands.
@@ -85,6 +86,23 @@ pub enum ForceApply {
     Single,
     /// By this run and the dependent runs it triggers.
     Cascade,
+}
+
+/// Environment variables by name. Its `Debug` shows only the names, since a value can be secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(pub(super) BTreeMap<String, String>);
+
+impl Environment {
+    /// The value of a variable, where it is set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// The commit of a run. All but the hash is known once a push told it or a worker has cloned it.
@@ -217,10 +235,10 @@ pub struct Run {
     /// The metadata header that came with the calls that made or confirmed it, oldest first.
     pub metadata: Vec<String>,
     /// The environment it was planned with, without what every process gets.
-    pub environment: Vec<(String, String)>,
+    pub environment: Environment,
     pub(super) external: Vec<String>,
     pub(super) force: Option<ForceApply>,
-    pub(super) extra_environment: Vec<(String, String)>,
+    pub(super) extra_environment: Environment,
     pub(super) project_root: Option<String>,
     pub(super) missing_inputs: Vec<String>,
     pub(super) targets: Vec<String>,

@@ -110,7 +110,7 @@ async fn prepare(shared: &Arc<Shared>, run: &Run) -> Result<Workspace, String> {
     let workspace = Workspace {
         folder: folder.clone(),
         project_root: run.project_root.clone().unwrap_or(stack.project_root),
-        environment: run.environment.clone(),
+        environment: run.environment.0.clone().into_iter().collect(),
     };
     let parts = std::path::Path::new(&workspace.project_root).components();
     if !parts
@@ -168,7 +168,7 @@ async fn apply(shared: &Arc<Shared>, run: &Run) -> Result<(), Interrupted> {
     let workspace = Workspace {
         folder: shared.run_folder(&run.id),
         project_root: project_root.ok_or_else(|| Interrupted::Failed("the stack is gone".into()))?,
-        environment: run.environment.clone(),
+        environment: run.environment.0.clone().into_iter().collect(),
     };
     let applied = shared
         .engine

@@ -1,7 +1,7 @@
 //! Everything a Spacelift account knows: stacks, runs, worker pools, dependencies.
 
 use super::config::{PoolSeed, SpaceliftConfig, StackSeed};
-use super::run::{Commit, Run, RunState};
+use super::run::{Commit, Environment, Run, RunState};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ pub struct Stack {
     /// The run that holds the stack.
     pub blocker: Option<String>,
     /// Environment of every run.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// What the last apply left behind.
     pub applied: Applied,
     pub(super) config: Vec<ConfigElement>,
@@ -105,7 +105,6 @@ pub struct Output {
 #[derive(Clone, Debug)]
 pub(super) struct ConfigElement {
     pub(super) id: String,
-    pub(super) value: String,
     pub(super) write_only: bool,
     pub(super) description: Option<String>,
     pub(super) created_at: i64,
@@ -295,12 +294,11 @@ impl Stack {
     ) -> ConfigElement {
         let element = ConfigElement {
             id: name.to_owned(),
-            value: value.to_owned(),
             write_only,
             description,
             created_at: now(),
         };
-        self.environment.insert(name.to_owned(), value.to_owned());
+        self.environment.0.insert(name.to_owned(), value.to_owned());
         self.config.retain(|old| old.id != name);
         self.config.push(element.clone());
         element

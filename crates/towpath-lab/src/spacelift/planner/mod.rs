@@ -22,7 +22,7 @@ pub(super) const NOTICE: &str = "built-in planner: no terraform or tofu on the P
 pub(super) struct NotUnderstood(String);
 
 /// What is written into the plan file: what happens to each resource, and what it was planned from.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct SavedPlan {
     serial: u64,
     environment: Vec<(String, String)>,
