@@ -15,7 +15,8 @@ pub(super) type News = (String, i64);
 
 /// Delivers one transition after the other.
 pub(super) async fn deliver(shared: Arc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
-    let client = reqwest::Client::new();
+    // Made when first needed: it takes longer than all the rest of starting a lab.
+    let mut made = None;
     let mut checks = HashMap::new();
     while let Some((run, version)) = news.recv().await {
         let found = shared.read(|world| {
@@ -24,7 +25,20 @@ pub(super) async fn deliver(shared: Arc<Shared>, mut news: mpsc::UnboundedReceiv
             Some((run, stack))
         });
         let Some((run, stack)) = found else { continue };
-        if let Err(reason) = check(&shared, &client, &mut checks, &run, &stack, version).await {
+        if shared.config.github_api.is_none() && stack.webhooks.is_empty() {
+            continue;
+        }
+        let client = match made
+            .take()
+            .map_or_else(|| reqwest::Client::builder().no_proxy().build(), Ok)
+        {
+            Ok(client) => &*made.insert(client),
+            Err(error) => {
+                tracing::warn!(%error, "no HTTP client: nobody is told about runs");
+                return;
+            }
+        };
+        if let Err(reason) = check(&shared, client, &mut checks, &run, &stack, version).await {
             tracing::warn!(run = run.id, %reason, "GitHub was not told about a run");
         }
         let body = payload(&run, &stack, version).to_string();
