@@ -20,14 +20,14 @@ use towpath_lab::argocd::{ArgoCd, ArgoCdConfig, RegistryAccess};
 
 /// An image in the registry.
 #[derive(Clone, Debug)]
-pub struct Image {
-    pub index: Digest,
-    pub manifest: Digest,
-    pub blobs: Vec<Digest>,
+pub(crate) struct Image {
+    pub(crate) index: Digest,
+    pub(crate) manifest: Digest,
+    pub(crate) blobs: Vec<Digest>,
 }
 
-pub struct World {
-    pub argocd: ArgoCd,
+pub(crate) struct World {
+    pub(crate) argocd: ArgoCd,
     folder: TempDir,
     registry: String,
     content: Content,
@@ -37,7 +37,7 @@ pub struct World {
 type Content = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 
 /// Asks until there is an answer, for at most 20 seconds.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1000 {
         if let Some(answer) = ask().await {
             return answer;
@@ -48,7 +48,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let content = Content::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = listener.local_addr().unwrap().to_string();
@@ -82,7 +82,7 @@ impl World {
         world
     }
 
-    pub fn registry(&self) -> &str {
+    pub(crate) fn registry(&self) -> &str {
         &self.registry
     }
 
@@ -103,12 +103,16 @@ impl World {
             .current_dir(self.repository())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Commits a file below `prod/`; answers the commit.
-    pub fn commit_text(&self, name: &str, text: &str) -> String {
+    pub(crate) fn commit_text(&self, name: &str, text: &str) -> String {
         std::fs::create_dir_all(self.repository().join("prod")).unwrap();
         std::fs::write(self.repository().join("prod").join(name), text).unwrap();
         self.git(&["add", "--all"]);
@@ -116,15 +120,15 @@ impl World {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    pub fn commit_image(&self, image: &Image) -> String {
+    pub(crate) fn commit_image(&self, image: &Image) -> String {
         self.commit_text("web.yaml", &self.deployment(image, 2))
     }
 
-    pub fn reference(&self, image: &Image) -> String {
+    pub(crate) fn reference(&self, image: &Image) -> String {
         format!("{}/shop/web@{}", self.registry, image.index)
     }
 
-    pub fn deployment(&self, image: &Image, replicas: u32) -> String {
+    pub(crate) fn deployment(&self, image: &Image, replicas: u32) -> String {
         let image = self.reference(image);
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: {replicas}\n  selector:\n    \
@@ -134,17 +138,17 @@ impl World {
     }
 
     /// An index with a `linux/amd64` image whose layer is this text.
-    pub fn image(&self, text: &str) -> Image {
+    pub(crate) fn image(&self, text: &str) -> Image {
         self.store(text.as_bytes(), text.as_bytes(), "amd64")
     }
 
     /// Its layer arrives with other bytes than were promised.
-    pub fn broken_image(&self, text: &str) -> Image {
+    pub(crate) fn broken_image(&self, text: &str) -> Image {
         self.store(text.as_bytes(), b"other bytes", "amd64")
     }
 
     /// The index promises amd64, the configuration is for arm64.
-    pub fn arm_image(&self) -> Image {
+    pub(crate) fn arm_image(&self) -> Image {
         self.store(b"arm", b"arm", "arm64")
     }
 
@@ -155,8 +159,15 @@ impl World {
             digest
         };
         let layer = Digest::sha256_of(promised);
-        self.content.lock().unwrap().insert(layer.to_string(), stored.to_vec());
-        let config = keep(json!({"os": "linux", "architecture": architecture}).to_string().into_bytes());
+        self.content
+            .lock()
+            .unwrap()
+            .insert(layer.to_string(), stored.to_vec());
+        let config = keep(
+            json!({"os": "linux", "architecture": architecture})
+                .to_string()
+                .into_bytes(),
+        );
         let manifest = json!({
             "schemaVersion": 2, "config": {"digest": config}, "layers": [{"digest": layer}],
         });
@@ -165,11 +176,19 @@ impl World {
             {"digest": Digest::sha256_of("s390x"), "platform": {"os": "linux", "architecture": "s390x"}},
             {"digest": manifest, "platform": {"os": "linux", "architecture": "amd64"}},
         ]});
-        Image { index: keep(index.to_string().into_bytes()), manifest, blobs: vec![config, layer] }
+        Image {
+            index: keep(index.to_string().into_bytes()),
+            manifest,
+            blobs: vec![config, layer],
+        }
     }
 
-    pub async fn create_app(&self, automated: bool) {
-        let policy = if automated { json!({"automated": {"prune": true, "selfHeal": true}}) } else { json!({}) };
+    pub(crate) async fn create_app(&self, automated: bool) {
+        let policy = if automated {
+            json!({"automated": {"prune": true, "selfHeal": true}})
+        } else {
+            json!({})
+        };
         let app = json!({
             "metadata": {"name": "web"},
             "spec": {
@@ -184,7 +203,7 @@ impl World {
     }
 
     /// Sends a push event of `main`, signed with this secret.
-    pub async fn push_webhook(&self, secret: &str) -> StatusCode {
+    pub(crate) async fn push_webhook(&self, secret: &str) -> StatusCode {
         let body = json!({
             "ref": "refs/heads/main", "commits": [],
             "repository": {"html_url": self.url(), "default_branch": "main"},
@@ -194,28 +213,35 @@ impl World {
         mac.update(body.as_bytes());
         let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
         let request = self.client.post(format!("{}/api/webhook", self.argocd.url()));
-        let request = request.header("x-github-event", "push").header("x-hub-signature-256", signature);
+        let request = request
+            .header("x-github-event", "push")
+            .header("x-hub-signature-256", signature);
         request.body(body).send().await.unwrap().status()
     }
 
-    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method.parse().unwrap(), format!("{}{path}", self.argocd.url()))
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client
+            .request(method.parse().unwrap(), format!("{}{path}", self.argocd.url()))
     }
 
-    pub async fn get(&self, path: &str) -> (u16, Value) {
-        let request = self.request("GET", path).bearer_auth(self.argocd.token().expose());
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let request = self
+            .request("GET", path)
+            .bearer_auth(self.argocd.token().expose());
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    pub async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let request = self.request(method, path).bearer_auth(self.argocd.token().expose());
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = self
+            .request(method, path)
+            .bearer_auth(self.argocd.token().expose());
         let answer = request.json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     /// Waits until this revision is synced, done and healthy; answers the Application.
-    pub async fn until_healthy(&self, revision: &str) -> Value {
+    pub(crate) async fn until_healthy(&self, revision: &str) -> Value {
         let mut last = Value::Null;
         for _ in 0..1000 {
             last = self.get("/api/v1/applications/web").await.1;
@@ -225,7 +251,9 @@ impl World {
                 && status["health"]["status"] == "Healthy"
                 && last.get("operation").is_none()
                 && status["operationState"]["phase"] == "Succeeded"
-                && status["summary"]["images"].as_array().is_some_and(|images| images.len() == 1);
+                && status["summary"]["images"]
+                    .as_array()
+                    .is_some_and(|images| images.len() == 1);
             if done {
                 return last;
             }
@@ -234,7 +262,7 @@ impl World {
         panic!("never healthy at {revision}: {last:#}")
     }
 
-    pub async fn until_operation(&self, phase: &str) -> Value {
+    pub(crate) async fn until_operation(&self, phase: &str) -> Value {
         eventually(phase, async || {
             let app = self.get("/api/v1/applications/web").await.1;
             (app["status"]["operationState"]["phase"] == phase).then_some(app)
@@ -244,16 +272,24 @@ impl World {
 }
 
 async fn authorization_token(headers: HeaderMap) -> Response {
-    let has = |name: &str, text: &str| headers.get(name).is_some_and(|value| value.to_str().unwrap().contains(text));
+    let has = |name: &str, text: &str| {
+        headers
+            .get(name)
+            .is_some_and(|value| value.to_str().unwrap().contains(text))
+    };
     let signed = has("authorization", "AWS4-HMAC-SHA256 Credential=AKIDNODE/")
         && has("authorization", "/eu-west-1/ecr/aws4_request")
-        && has("x-amz-target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken");
+        && has(
+            "x-amz-target",
+            "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken",
+        );
     if !signed {
         return StatusCode::FORBIDDEN.into_response();
     }
     let expires = jiff::Timestamp::now().as_second() + 43_200;
     let token = STANDARD.encode("AWS:registry-password");
-    axum::Json(json!({"authorizationData": [{"authorizationToken": token, "expiresAt": expires}]})).into_response()
+    axum::Json(json!({"authorizationData": [{"authorizationToken": token, "expiresAt": expires}]}))
+        .into_response()
 }
 
 async fn pull(

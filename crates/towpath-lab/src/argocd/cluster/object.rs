@@ -207,7 +207,7 @@ pub(super) fn validate(manifest: &Value, key: &Key) -> Result<(), String> {
     };
     let path = spec.trim_start_matches('/').replace('/', ".");
     if let Some(replicas) = manifest.pointer("/spec/replicas")
-        && !replicas.as_u64().is_some_and(|replicas| replicas <= 1000)
+        && replicas.as_u64().is_none_or(|replicas| replicas > 1000)
     {
         return refuse("spec.replicas", "Invalid value: must be a number from 0 to 1000");
     }
