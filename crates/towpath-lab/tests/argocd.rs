@@ -493,3 +493,42 @@ async fn streams_start_with_what_is_there_and_keep_alive() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn knobs_make_it_late_and_broken() {
+    let world = World::start().await;
+    let first = world.commit_image(&world.image("one"));
+    world.create_app(false).await;
+    let knobs = world.argocd.knobs();
+
+    knobs.set(|knobs| knobs.delay_pickup = Duration::from_millis(200));
+    let (_, accepted) = world.send("POST", &format!("{APP}/sync"), &json!({})).await;
+    assert!(accepted.get("operation").is_some());
+    let (_, early) = world.get(APP).await;
+    assert!(early.get("operation").is_some() && early["status"].get("operationState").is_none());
+    world.until_healthy(&first).await;
+
+    // A refresh shows an unreachable repository at once.
+    knobs.set(|knobs| knobs.repo_error = Some("connection refused".into()));
+    let (_, broken) = world.get(&format!("{APP}?refresh=normal")).await;
+    assert_eq!(broken["status"]["sync"]["status"], "Unknown");
+    let message = broken["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("connection refused"));
+    knobs.set(|knobs| knobs.repo_error = None);
+    let (_, mended) = world.get(&format!("{APP}?refresh=normal")).await;
+    assert_eq!(mended["status"]["sync"]["revision"], first);
+    assert!(mended["status"].get("conditions").is_none());
+
+    // With the controller down the API still answers, and nothing is looked at until it is back.
+    knobs.set(|knobs| knobs.controller_down = true);
+    let second = world.commit_image(&world.image("two"));
+    assert_eq!(world.push_webhook("hook-secret").await, StatusCode::OK);
+    let (status, app) = world.get(APP).await;
+    assert_eq!((status, &app["status"]["sync"]["revision"]), (200, &json!(first)));
+    knobs.set(|knobs| knobs.controller_down = false);
+    eventually("the controller catches up", async || {
+        let app = world.get(APP).await.1;
+        (app["status"]["sync"]["revision"] == second).then_some(())
+    })
+    .await;
+}

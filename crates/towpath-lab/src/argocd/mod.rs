@@ -75,7 +75,7 @@ pub struct ArgoCdConfig {
     pub webhook_secret: Option<Secret>,
     /// `timeout.reconciliation`: how often the repository is looked at without being asked to.
     pub poll_interval: Duration,
-    /// How long a resolved branch is believed where nobody insists.
+    /// How long a resolved branch is believed where nobody insists; never longer than `poll_interval`.
     pub revision_cache: Duration,
     /// How long repository errors are kept quiet (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`).
     pub repo_error_grace: Duration,
@@ -165,7 +165,7 @@ impl ArgoCd {
             clock,
             knobs: knobs.clone(),
             store: Store::new(clock),
-            repos: Repos::new(git, knobs, config.revision_cache),
+            repos: Repos::new(git, knobs, config.revision_cache.min(config.poll_interval)),
             cluster,
             tokens: token::Tokens::new(),
             projects: Mutex::new(config.projects.iter().cloned().collect()),
