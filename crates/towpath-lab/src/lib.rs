@@ -7,10 +7,12 @@ pub mod ecr;
 mod error;
 mod faults;
 pub mod github;
+mod lab;
 mod server;
 mod sigv4;
 pub mod spacelift;
 
 pub use error::LabError;
 pub use faults::{Fault, Faults};
+pub use lab::{AUTHOR, Lab, LabConfig, ORGANIZATION, REVIEWER};
 pub use server::{RequestLog, Seen};
