@@ -18,7 +18,7 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
         .route("/rate_limit", get(rate_limit))
         .route("/user", get(user))
         .route("/users/{login}", get(account))
-        .route("/orgs/{login}", get(account))
+        .route("/orgs/{login}", get(organization))
         .route("/user/repos", post(create_for_user))
         .route(
             "/orgs/{org}/repos",
@@ -59,6 +59,25 @@ async fn user(State(hub): State<Arc<Hub>>, caller: Caller) -> Reply {
 async fn account(State(hub): State<Arc<Hub>>, _caller: Caller, Path(login): Path<String>) -> Reply {
     let account = hub.account(&login).ok_or_else(ApiError::not_found)?;
     Ok(ok(&full_user(&hub, &account.login)))
+}
+
+/// Clients build the addresses of an organisation's operations on its `url`, which is not that of a user.
+async fn organization(State(hub): State<Arc<Hub>>, _caller: Caller, Path(login): Path<String>) -> Reply {
+    let account = hub
+        .account(&login)
+        .filter(|account| account.organization)
+        .ok_or_else(ApiError::not_found)?;
+    let url = format!("{}/orgs/{}", hub.api(), account.login);
+    let mut json = full_user(&hub, &account.login);
+    for (name, path) in [
+        ("url", ""),
+        ("repos_url", "/repos"),
+        ("events_url", "/events"),
+        ("hooks_url", "/hooks"),
+    ] {
+        json[name] = json!(format!("{url}{path}"));
+    }
+    Ok(ok(&json))
 }
 
 fn full_user(hub: &Hub, login: &str) -> Value {
