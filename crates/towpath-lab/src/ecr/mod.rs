@@ -1,1 +1,259 @@
-//! Not here yet.
+//! Elastic Container Registry: the JSON API, `/v2/`, image scans, and the pull-through cache with its upstreams.
+//!
+//! [`Ecr`] is one private registry of one account and region on two ports: the API (AWS JSON 1.1, model
+//! `AmazonEC2ContainerRegistry_V20150921`, signatures verified) and the OCI distribution endpoint, over one store.
+//! [`Upstream`] is a public registry to pull through from: the ECR public gallery or Quay.io, with token servers of their
+//! own. Their images are synthetic: they are built from the files that a seed names.
+//!
+//! Where ECR is known to differ from the distribution specification, this does too: Basic authentication only, a
+//! plain-text 401, 403 for an expired token, 201 for a chunk, no `Location` for a manifest, 405 for a manifest it
+//! dislikes.
+
+mod api;
+mod blobs;
+mod distribution;
+mod inspect;
+mod manifest;
+mod pull_through;
+mod registry;
+mod remote;
+mod scan;
+mod seed;
+mod sigv4;
+mod store;
+mod tokens;
+mod upstream;
+
+pub use inspect::{ImageState, PullThroughRuleState, RepositoryState};
+pub use scan::{Finding, ScanType};
+pub use seed::ImageSeed;
+pub use upstream::{Upstream, UpstreamConfig, UpstreamKind};
+
+use crate::server::{Bound, Server};
+use crate::{Faults, LabError, RequestLog};
+use blobs::Blobs;
+use scan::Pace;
+use sigv4::Verifier;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use store::Store;
+use tokens::Tokens;
+use towpath_core::Secret;
+
+/// How a registry is to be set up.
+#[derive(Clone, Debug)]
+pub struct EcrConfig {
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The account, which is the id of the registry: 12 digits.
+    pub account: String,
+    /// The access key that is known.
+    pub access_key_id: String,
+    /// The secret that belongs to it.
+    pub secret_access_key: Secret,
+    /// Where the upstream registries of pull-through rules are: host name, address on loopback.
+    pub upstreams: Vec<(String, SocketAddr)>,
+    /// How long an authorization token lasts; 12 hours.
+    pub token_life: Duration,
+    /// The time from a push to the end of its scan.
+    pub scan_delay: Duration,
+    /// How long after the end of an enhanced scan its findings are listed.
+    pub findings_delay: Duration,
+    /// Whether a registry scans every repository on push from the start (basic scanning).
+    pub scan_on_push: bool,
+    /// How long a cached tag is served without asking its upstream; 24 hours.
+    pub cache_life: Duration,
+    /// The port of the JSON API; 0 for any.
+    pub api_port: u16,
+    /// The port of `/v2/`; 0 for any.
+    pub registry_port: u16,
+}
+
+impl Default for EcrConfig {
+    fn default() -> Self {
+        Self {
+            region: "eu-west-1".into(),
+            account: "123456789012".into(),
+            access_key_id: "AKIALABLABLABLABLAB0".into(),
+            secret_access_key: Secret::new("lab-secret-access-key"),
+            upstreams: Vec::new(),
+            token_life: Duration::from_secs(12 * 60 * 60),
+            scan_delay: Duration::from_millis(60),
+            findings_delay: Duration::ZERO,
+            scan_on_push: true,
+            cache_life: store::DAY,
+            api_port: 0,
+            registry_port: 0,
+        }
+    }
+}
+
+/// A private registry. It serves until it is dropped.
+///
+/// ```
+/// use towpath_lab::ecr::{Ecr, EcrConfig};
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let ecr = Ecr::start(EcrConfig::default()).await?;
+/// assert!(ecr.api_url().starts_with("http://127.0.0.1:"));
+/// assert!(ecr.repositories().is_empty());
+/// # Ok::<(), towpath_lab::LabError>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Ecr {
+    service: Arc<Service>,
+    api: Server,
+    registry: Server,
+}
+
+/// What the handlers of both ports share.
+#[derive(Debug)]
+struct Service {
+    config: EcrConfig,
+    /// `host:port` of `/v2/`.
+    registry_host: String,
+    verifier: Verifier,
+    upstreams: HashMap<String, SocketAddr>,
+    store: Mutex<Store>,
+    blobs: Blobs,
+    tokens: Tokens,
+    uploads: registry::Uploads,
+    importing: tokio::sync::Mutex<()>,
+    remote: std::sync::OnceLock<reqwest::Client>,
+    token_life: Mutex<Duration>,
+    chunks_created: AtomicBool,
+}
+
+impl Ecr {
+    /// Starts a registry without repositories.
+    ///
+    /// # Errors
+    /// A port is taken, or there is no room for temporary files.
+    pub async fn start(config: EcrConfig) -> Result<Self, LabError> {
+        let api = Bound::new("ECR", config.api_port).await?;
+        let registry = Bound::new("the ECR registry", config.registry_port).await?;
+        let pace = Pace {
+            scan: config.scan_delay,
+            findings: config.findings_delay,
+        };
+        let service = Arc::new(Service {
+            registry_host: registry.address().to_string(),
+            verifier: Verifier {
+                access_key_id: config.access_key_id.clone(),
+                secret_access_key: config.secret_access_key.clone(),
+                region: config.region.clone(),
+                service: "ecr",
+            },
+            upstreams: config.upstreams.iter().cloned().collect(),
+            store: Mutex::new(Store::new(pace, config.scan_on_push)),
+            blobs: Blobs::new()?,
+            tokens: Tokens::default(),
+            uploads: registry::Uploads::default(),
+            importing: tokio::sync::Mutex::default(),
+            remote: std::sync::OnceLock::new(),
+            token_life: Mutex::new(config.token_life),
+            chunks_created: AtomicBool::new(true),
+            config,
+        });
+        Ok(Self {
+            api: api.serve(api::router(Arc::clone(&service))),
+            registry: registry.serve(registry::router(Arc::clone(&service))),
+            service,
+        })
+    }
+
+    /// The URL of the JSON API, for `AWS_ENDPOINT_URL_ECR`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.api.address())
+    }
+
+    /// `host:port` of `/v2/`, for image references. It speaks plain HTTP.
+    pub fn registry_host(&self) -> &str {
+        &self.service.registry_host
+    }
+
+    /// What the JSON API was asked.
+    pub fn api_requests(&self) -> &RequestLog {
+        self.api.log()
+    }
+
+    /// What `/v2/` was asked.
+    pub fn registry_requests(&self) -> &RequestLog {
+        self.registry.log()
+    }
+
+    /// Faults of the JSON API. They can be aimed at one operation by its name.
+    pub fn api_faults(&self) -> &Faults {
+        self.api.faults()
+    }
+
+    /// Faults of `/v2/`.
+    pub fn registry_faults(&self) -> &Faults {
+        self.registry.faults()
+    }
+
+    /// A new password for the user `AWS` of `/v2/`, as `GetAuthorizationToken` would give it out.
+    pub fn issue_password(&self) -> Secret {
+        Secret::new(self.service.issue_token().0)
+    }
+
+    /// Ends every authorization token given out so far: `/v2/` answers 403 to them from now on.
+    pub fn expire_tokens(&self) {
+        self.service.tokens.expire_all();
+    }
+
+    /// Sets how long the next authorization tokens last.
+    pub fn set_token_life(&self, life: Duration) {
+        *lock(&self.service.token_life) = life;
+    }
+
+    /// Sets what scans find, by repository name or, which goes first, by image digest.
+    pub fn set_findings(&self, target: &str, findings: Vec<Finding>) {
+        self.service.store().findings.insert(target.to_owned(), findings);
+    }
+
+    /// Sets the status of scans by repository name or image digest, such as `UNSUPPORTED_IMAGE` or `FAILED`, whatever
+    /// the time; `None` lets them move on their own again.
+    pub fn set_scan_status(&self, target: &str, status: Option<&str>) {
+        let mut store = self.service.store();
+        match status {
+            Some(status) => store.forced.insert(target.to_owned(), status.to_owned()),
+            None => store.forced.remove(target),
+        };
+    }
+
+    /// Sets how long scans take, and how long after the end of an enhanced one its findings are listed. It holds for
+    /// scans under way, too.
+    pub fn set_scan_delays(&self, scan: Duration, findings: Duration) {
+        self.service.store().pace = Pace { scan, findings };
+    }
+
+    /// Whether a chunk of an upload is answered 201, as ECR does and as this does from the start, or 202 by the
+    /// specification.
+    pub fn answer_chunks_as_created(&self, created: bool) {
+        self.service.chunks_created.store(created, Ordering::Relaxed);
+    }
+}
+
+impl Service {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    fn issue_token(&self) -> (String, jiff::Timestamp) {
+        let life = *lock(&self.token_life);
+        self.tokens.issue(life, "")
+    }
+
+    fn repository_arn(&self, name: &str) -> String {
+        let EcrConfig { region, account, .. } = &self.config;
+        format!("arn:aws:ecr:{region}:{account}:repository/{name}")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! Errors of the JSON API, in the words of the service.
+
+use super::super::Service;
+use super::super::sigv4::Disbelief;
+use super::super::store::{Repository, Store, is_repository_name};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: Option<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind,
+            message: Some(message.into()),
+        }
+    }
+
+    pub(super) fn invalid(parameter: &str, constraint: &str) -> Self {
+        let message =
+            format!("Invalid parameter at '{parameter}' failed to satisfy constraint: '{constraint}'");
+        Self::new("InvalidParameterException", message)
+    }
+
+    pub(super) fn denied(disbelief: Disbelief) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            kind: disbelief.kind,
+            message: Some(disbelief.message),
+        }
+    }
+
+    /// What the service's front answers to a target that it does not know: a type without a message.
+    pub(super) fn unknown_operation() -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "UnknownOperationException",
+            message: None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = match self.message {
+            Some(message) => json!({"__type": self.kind, "message": message}),
+            None => json!({"__type": self.kind}),
+        };
+        let headers = [(header::CONTENT_TYPE, super::MEDIA_TYPE)];
+        (self.status, headers, body.to_string()).into_response()
+    }
+}
+
+impl Service {
+    /// Checks a repository name, and that the registry asked for is this one.
+    pub(super) fn check_name(&self, name: &str, registry: Option<&str>) -> Result<(), ApiError> {
+        if !is_repository_name(name) {
+            return Err(ApiError::invalid(
+                "repositoryName",
+                "must satisfy regular expression '(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*'",
+            ));
+        }
+        match registry {
+            Some(registry) if registry != self.config.account => Err(no_repository(name, registry)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn find<'s>(
+        &self,
+        store: &'s mut Store,
+        name: &str,
+        registry: Option<&str>,
+    ) -> Result<&'s mut Repository, ApiError> {
+        self.check_name(name, registry)?;
+        let repository = store.repositories.get_mut(name);
+        repository.ok_or_else(|| no_repository(name, &self.config.account))
+    }
+}
+
+fn no_repository(name: &str, account: &str) -> ApiError {
+    ApiError::new(
+        "RepositoryNotFoundException",
+        format!("The repository with name '{name}' does not exist in the registry with id '{account}'"),
+    )
+}

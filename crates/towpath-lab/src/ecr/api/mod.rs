@@ -1,0 +1,106 @@
+//! The JSON API: `POST /` with `X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<operation>`, AWS JSON 1.1.
+//!
+//! Shapes, errors and constraints follow the service's public model. Every request has to be signed.
+
+mod error;
+mod images;
+mod layers;
+mod pages;
+mod pull_through;
+mod registry;
+mod repositories;
+mod scanning;
+
+use super::Service;
+use super::manifest::MAX_BYTES;
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::{Method, header};
+use axum::response::{IntoResponse, Response};
+use error::ApiError;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
+
+const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.";
+const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
+
+/// What an operation answers.
+type Answer = Result<Value, ApiError>;
+
+/// The router of the API's port.
+pub(super) fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .fallback(serve)
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(service)
+}
+
+async fn serve(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let answer = answer(&service, request).await;
+    let request_id = ("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+    match answer {
+        Ok(body) => {
+            let headers = [(header::CONTENT_TYPE, MEDIA_TYPE)];
+            (headers, [request_id], body.to_string()).into_response()
+        }
+        Err(error) => ([request_id], error).into_response(),
+    }
+}
+
+async fn answer(service: &Service, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    // A manifest is JSON within JSON here, at worst with every byte escaped.
+    let Ok(body) = to_bytes(body, 6 * MAX_BYTES).await else {
+        return Err(ApiError::new(
+            "SerializationException",
+            "the request is too large or not complete",
+        ));
+    };
+    service.verifier.verify(&parts, &body).map_err(ApiError::denied)?;
+    let target = parts
+        .headers
+        .get("x-amz-target")
+        .and_then(|value| value.to_str().ok());
+    let operation = target.and_then(|target| target.strip_prefix(TARGET));
+    match operation {
+        Some(operation) if parts.method == Method::POST => dispatch(service, operation, &body).await,
+        _ => Err(ApiError::unknown_operation()),
+    }
+}
+
+async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
+    match operation {
+        "BatchCheckLayerAvailability" => layers::batch_check_availability(service, read(body)?),
+        "BatchDeleteImage" => images::batch_delete(service, read(body)?),
+        "BatchGetImage" => images::batch_get(service, read(body)?).await,
+        "BatchGetRepositoryScanningConfiguration" => scanning::batch_get_configuration(service, read(body)?),
+        "CreatePullThroughCacheRule" => pull_through::create(service, read(body)?),
+        "CreateRepository" => repositories::create(service, read(body)?),
+        "DeletePullThroughCacheRule" => pull_through::delete(service, read(body)?),
+        "DeleteRepository" => repositories::delete(service, read(body)?),
+        "DescribeImages" => images::describe(service, read(body)?),
+        "DescribeImageScanFindings" => scanning::describe_findings(service, read(body)?),
+        "DescribePullThroughCacheRules" => pull_through::describe(service, read(body)?),
+        "DescribeRegistry" => Ok(registry::describe(service)),
+        "DescribeRepositories" => repositories::describe(service, read(body)?),
+        "GetAccountSetting" => registry::get_account_setting(service, read(body)?),
+        "GetAuthorizationToken" => Ok(registry::get_authorization_token(service)),
+        "GetRegistryScanningConfiguration" => Ok(scanning::get_configuration(service)),
+        "ListImages" => images::list(service, read(body)?),
+        "PutAccountSetting" => registry::put_account_setting(service, read(body)?),
+        "PutImage" => images::put(service, read(body)?),
+        "PutImageScanningConfiguration" => repositories::put_scanning(service, read(body)?),
+        "PutImageTagMutability" => repositories::put_mutability(service, read(body)?),
+        "PutRegistryScanningConfiguration" => scanning::put_configuration(service, read(body)?),
+        "StartImageScan" => scanning::start(service, read(body)?),
+        "UpdatePullThroughCacheRule" => pull_through::update(service, read(body)?),
+        "ValidatePullThroughCacheRule" => pull_through::validate(service, read(body)?),
+        _ => Err(ApiError::unknown_operation()),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
+}
