@@ -95,26 +95,23 @@ impl Tokens {
 impl RegistryCredentials for Tokens {
     async fn basic(&self, registry: &RegistryHost, refused: Option<&Secret>) -> Result<Option<Secret>> {
         let mut held = self.token.lock().await;
-        // Who needs no token must not fail for want of one: public registries are told by their names.
-        if held.is_none() && is_public(registry) {
+        // Who needs no token must not fail for want of one, so one is minted for registries that may be ours only.
+        let may_be_ours = match &*held {
+            Some(token) => token.registry == *registry || self.is_in_region(registry),
+            None => self.is_in_region(registry) || registry.is_loopback(),
+        };
+        if !may_be_ours {
             return Ok(None);
         }
-        let stale = match &*held {
-            None => true,
-            Some(token) => {
-                token.renew_at <= tokio::time::Instant::now()
-                    || refused.is_some_and(|refused| refused.expose() == token.secret.expose())
-            }
-        };
+        let fresh = held.as_ref().is_some_and(|token| {
+            token.renew_at > tokio::time::Instant::now()
+                && refused.is_none_or(|refused| refused.expose() != token.secret.expose())
+        });
         let token = match &*held {
-            Some(token) if !stale => token,
+            Some(token) if fresh => token,
             _ => held.insert(self.mint().await?),
         };
         let ours = token.registry == *registry || self.is_in_region(registry);
         Ok(ours.then(|| token.secret.clone()))
     }
-}
-
-fn is_public(registry: &RegistryHost) -> bool {
-    registry.ecr().is_none() && !registry.is_loopback()
 }

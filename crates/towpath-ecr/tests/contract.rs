@@ -1,0 +1,611 @@
+//! Every clause of the trait's contract, against the lab's registry and upstreams, and what else a flow leans on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use http::{Method, StatusCode};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use towpath_core::requests;
+use towpath_ecr::oci::OciSettings;
+use towpath_ecr::registry::{Assembly, ConfigChange, Layer, Platform, ScanStatus, Severity};
+use towpath_ecr::wait::Policy;
+use towpath_ecr::{Cancellation, Digest, Ecr, EcrConfig, ImageRef, Region, Registry, RegistryExt, Secret};
+use towpath_lab::Fault;
+use towpath_lab::ecr::{self as lab, Finding, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
+
+struct World {
+    lab: lab::Ecr,
+    quay: Upstream,
+    ecr: Ecr,
+}
+
+fn fast() -> OciSettings {
+    let mut settings = OciSettings::default();
+    settings.first_pause = Duration::from_millis(2);
+    settings.longest_pause = Duration::from_millis(20);
+    settings
+}
+
+fn config(lab: &lab::Ecr) -> EcrConfig {
+    let known = lab::EcrConfig::default();
+    EcrConfig::from_env()
+        .region(Region::new(&known.region).unwrap())
+        .endpoint(lab.api_url().parse().unwrap())
+        .credentials(known.access_key_id, known.secret_access_key, None)
+        .wire(fast())
+}
+
+impl World {
+    async fn start() -> Self {
+        let quay = Upstream::start(UpstreamConfig::new(UpstreamKind::Quay))
+            .await
+            .unwrap();
+        quay.seed_image("acme/base", "1", &ImageSeed::base()).unwrap();
+        quay.seed_image("acme/certs", "1", &ImageSeed::certificates())
+            .unwrap();
+        let settings = lab::EcrConfig {
+            upstreams: vec![("quay.io".into(), quay.address())],
+            ..lab::EcrConfig::default()
+        };
+        let lab = lab::Ecr::start(settings).await.unwrap();
+        let upstream = format!("http://{}", quay.address()).parse().unwrap();
+        let config = config(&lab).upstream("quay.io".parse().unwrap(), upstream);
+        let ecr = Ecr::new(&config).await.unwrap();
+        Self { lab, quay, ecr }
+    }
+
+    async fn with_rule() -> Self {
+        let world = Self::start().await;
+        world
+            .ecr
+            .create_pull_through_rule("quay", &"quay.io".parse().unwrap())
+            .await
+            .unwrap();
+        world
+    }
+
+    async fn base(&self) -> ImageRef {
+        self.ecr
+            .import(&image("quay.io/acme/base:1"))
+            .await
+            .unwrap()
+            .cached
+            .image
+    }
+
+    async fn target(&self, name: &str) -> ImageRef {
+        self.ecr.ensure_repository(&name.parse().unwrap()).await.unwrap()
+    }
+
+    async fn assembled(&self, name: &str, tag: &str) -> ImageRef {
+        let target = self.target(name).await.tagged(tag.parse().unwrap());
+        let files = tempfile::tempdir().unwrap();
+        std::fs::write(files.path().join("hello"), name).unwrap();
+        let assembly = assembly(self.base().await, target, files.path());
+        self.ecr.assemble(assembly).await.unwrap().image
+    }
+}
+
+fn image(text: &str) -> ImageRef {
+    text.parse().unwrap()
+}
+
+fn assembly(base: ImageRef, target: ImageRef, files: &Path) -> Assembly {
+    Assembly {
+        target,
+        base,
+        platforms: vec![],
+        layers: vec![Layer::Files {
+            from: files.to_owned(),
+            to: "/app".into(),
+        }],
+        config: ConfigChange::default(),
+        annotations: BTreeMap::from([("org.opencontainers.image.version".into(), "1".into())]),
+        created: "2026-01-02T03:04:05Z".parse().unwrap(),
+    }
+}
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_there_resolves_to_none() {
+    let world = World::with_rule().await;
+    let there = world.assembled("shop/web", "1").await;
+    for missing in [
+        there.tagged("2".parse().unwrap()),
+        there.at(Digest::sha256_of(b"nothing")),
+        ImageRef::new(there.registry().clone(), "no/such".parse().unwrap()),
+    ] {
+        assert_eq!(world.ecr.resolve(&missing).await.unwrap(), None, "{missing}");
+    }
+    let found = world
+        .ecr
+        .resolve(&there.tagged("1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
+    let stored = world.lab.image("shop/web", "1").unwrap();
+    assert_eq!(found.digest, Digest::sha256_of(&stored.manifest));
+    assert_eq!(found.platforms.len(), 2);
+}
+
+#[tokio::test]
+async fn an_assembled_image_is_the_same_every_time() {
+    let world = World::with_rule().await;
+    let first = world.assembled("shop/web", "1").await;
+    let before = world.lab.registry_requests().all().len();
+    let (second, count) = requests::count(world.assembled("shop/web", "1")).await;
+    assert_eq!(first, second);
+    let asked = world.lab.registry_requests().all();
+    let writes = asked[before..]
+        .iter()
+        .filter(|seen| seen.method != Method::GET && seen.method != Method::HEAD);
+    assert_eq!(writes.count(), 0);
+    assert!(count > 0);
+}
+
+#[tokio::test]
+async fn an_assembled_image_stands_on_its_base() {
+    let world = World::with_rule().await;
+    let base = world.base().await;
+    let certs = world
+        .ecr
+        .import(&image("quay.io/acme/certs:1"))
+        .await
+        .unwrap()
+        .cached
+        .image;
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("hello"), "x").unwrap();
+    let target = world.target("shop/web").await.tagged("1".parse().unwrap());
+    let mut wanted = assembly(base.clone(), target, files.path());
+    wanted.layers.push(Layer::Image(certs.clone()));
+    wanted.config.entrypoint = Some(vec!["/app/hello".into()]);
+    wanted.config.labels.insert("team".into(), "shop".into());
+    let made = world.ecr.assemble(wanted.clone()).await.unwrap();
+
+    assert_eq!(made.platforms.len(), 2);
+    assert_eq!(made.annotations["org.opencontainers.image.version"], "1");
+    assert_eq!(
+        made.annotations["org.opencontainers.image.base.digest"],
+        base.digest().unwrap().to_string()
+    );
+    let of = async |image: &ImageRef| world.ecr.resolve(image).await.unwrap().unwrap().platforms;
+    let (bases, extras) = (of(&base).await, of(&certs).await);
+    for part in &made.platforms {
+        let layers = |repository: &str, digest: &Digest| {
+            let manifest = world.lab.image(repository, digest.as_str()).unwrap().manifest;
+            json(&manifest)["layers"].as_array().unwrap().clone()
+        };
+        let twin = |parts: &[towpath_ecr::registry::PlatformImage]| {
+            parts
+                .iter()
+                .find(|other| other.platform == part.platform)
+                .unwrap()
+                .digest
+                .clone()
+        };
+        let below = layers("quay/acme/base", &twin(&bases));
+        let above = layers("quay/acme/certs", &twin(&extras));
+        let all = layers("shop/web", &part.digest);
+        assert_eq!(all[..below.len()], below);
+        assert_eq!(all[below.len() + 1..], above);
+        let manifest = world
+            .lab
+            .image("shop/web", part.digest.as_str())
+            .unwrap()
+            .manifest;
+        let config: Digest = json(&manifest)["config"]["digest"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let config = json(&world.lab.blob(&config).unwrap());
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), all.len());
+        assert_eq!(config["config"]["Labels"]["team"], "shop");
+        assert_eq!(config["config"]["Entrypoint"][0], "/app/hello");
+    }
+
+    wanted.platforms = vec![Platform::linux("arm64")];
+    let one = world.ecr.assemble(wanted.clone()).await.unwrap();
+    assert_eq!(one.platforms.len(), 1);
+    wanted.platforms = vec![Platform::linux("s390x")];
+    let error = world.ecr.assemble(wanted.clone()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no linux/s390x; it has linux/amd64"),
+        "{error}"
+    );
+    wanted.platforms = vec![];
+    wanted.layers = vec![Layer::Files {
+        from: "/no/such/folder".into(),
+        to: "/app".into(),
+    }];
+    let error = world.ecr.assemble(wanted).await.unwrap_err();
+    assert!(error.to_string().contains("/no/such/folder"), "{error}");
+}
+
+#[tokio::test]
+async fn tags_stay_or_conflict() {
+    let world = World::with_rule().await;
+    let (one, two) = (world.assembled("shop/web", "1").await, {
+        let base = world.base().await;
+        let files = tempfile::tempdir().unwrap();
+        let target = world.target("shop/web").await;
+        world
+            .ecr
+            .assemble(assembly(base, target, files.path()))
+            .await
+            .unwrap()
+            .image
+    });
+    assert_ne!(one, two);
+    let latest = "latest".parse().unwrap();
+    world.ecr.tag(&one, &latest).await.unwrap();
+    world.ecr.tag(&two, &latest).await.unwrap();
+    assert_eq!(
+        &world.lab.image("shop/web", "latest").unwrap().digest,
+        two.digest().unwrap()
+    );
+
+    let call = world
+        .ecr
+        .api()
+        .put_image_tag_mutability()
+        .repository_name("shop/web");
+    let immutable = aws_sdk_ecr::types::ImageTagMutability::Immutable;
+    call.image_tag_mutability(immutable).send().await.unwrap();
+    world.ecr.tag(&two, &latest).await.unwrap();
+    let error = world.ecr.tag(&one, &latest).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    assert!(
+        error.to_string().contains(two.digest().unwrap().as_str()),
+        "{error}"
+    );
+    assert_eq!(
+        &world.lab.image("shop/web", "latest").unwrap().digest,
+        two.digest().unwrap()
+    );
+    // A whole assembly over an immutable tag that is right already succeeds, too.
+    assert_eq!(world.assembled("shop/web", "1").await, one);
+    // By tag is not by digest.
+    assert!(
+        world
+            .ecr
+            .tag(&one.tagged("1".parse().unwrap()), &latest)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn an_import_is_what_the_upstream_has() {
+    let world = World::with_rule().await;
+    let imported = world.ecr.import(&image("quay.io/acme/base:1")).await.unwrap();
+    assert_eq!(
+        Some(&imported.cached.digest),
+        world.quay.digest("acme/base", "1").as_ref()
+    );
+    assert_eq!(imported.cached.image.repository().as_str(), "quay/acme/base");
+    for part in &imported.cached.platforms {
+        let manifest = world
+            .lab
+            .image("quay/acme/base", part.digest.as_str())
+            .unwrap()
+            .manifest;
+        let manifest = json(&manifest);
+        for blob in manifest["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .chain([&manifest["config"]])
+        {
+            let digest: Digest = blob["digest"].as_str().unwrap().parse().unwrap();
+            assert_eq!(world.lab.blob(&digest), world.quay.blob(&digest));
+        }
+    }
+    // The upstream's tag moves on; the cache does not look for a day. That is told, not passed over.
+    let moved = ImageSeed::new().file("new", "bytes");
+    let new = world.quay.seed_image("acme/base", "1", &moved).unwrap();
+    let error = world.ecr.import(&image("quay.io/acme/base:1")).await.unwrap_err();
+    assert!(
+        error.is_conflict() && error.to_string().contains(new.as_str()),
+        "{error}"
+    );
+    let by_digest = image("quay.io/acme/base").at(new.clone());
+    assert_eq!(world.ecr.import(&by_digest).await.unwrap().cached.digest, new);
+    let error = world
+        .ecr
+        .import(&image("quay.io/acme/nothing:1"))
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_not_found() && error.to_string().contains("BatchImportUpstreamImage"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_rule_is_told_apart() {
+    let world = World::start().await;
+    let error = world.ecr.cached(&image("quay.io/acme/base:1")).await.unwrap_err();
+    assert!(error.is_not_found());
+    assert!(
+        error
+            .to_string()
+            .contains("no pull-through cache rule is for quay.io"),
+        "{error}"
+    );
+    let host = "quay.io".parse().unwrap();
+    world.ecr.create_pull_through_rule("quay", &host).await.unwrap();
+    world.ecr.create_pull_through_rule("quay", &host).await.unwrap();
+    let cached = world.ecr.cached(&image("quay.io/acme/base:1")).await.unwrap();
+    assert_eq!(
+        cached.to_string(),
+        format!("{}/quay/acme/base:1", world.lab.registry_host())
+    );
+    let other = "public.ecr.aws".parse().unwrap();
+    let error = world
+        .ecr
+        .create_pull_through_rule("quay", &other)
+        .await
+        .unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+}
+
+#[tokio::test]
+async fn a_scan_is_reported_per_platform() {
+    let world = World::with_rule().await;
+    world
+        .lab
+        .set_scan_delays(Duration::from_secs(3600), Duration::ZERO);
+    let pushed = world.assembled("shop/web", "1").await;
+    let report = world.ecr.scan(&pushed).await.unwrap();
+    assert_eq!(report.platforms.len(), 2);
+    for scan in &report.platforms {
+        assert!(
+            matches!(scan.status, ScanStatus::Pending | ScanStatus::InProgress),
+            "{:?}",
+            scan.status
+        );
+    }
+    let finding = Finding::new("CVE-2026-1", "CRITICAL", "openssl", "3.0").fixed_in("3.1");
+    world.lab.set_findings("shop/web", vec![finding]);
+    world
+        .lab
+        .set_scan_delays(Duration::from_millis(1), Duration::ZERO);
+    let policy = Policy::every(Duration::from_millis(2)).within(Duration::from_secs(20));
+    let report = world
+        .ecr
+        .wait_for_scan(&pushed, &policy, &Cancellation::new())
+        .await
+        .unwrap();
+    let parts = world.ecr.resolve(&pushed).await.unwrap().unwrap().platforms;
+    assert_eq!(
+        report
+            .platforms
+            .iter()
+            .map(|scan| scan.image.clone())
+            .collect::<Vec<_>>(),
+        parts
+    );
+    for scan in &report.platforms {
+        assert_eq!(scan.status, ScanStatus::Complete);
+        assert!(scan.completed.is_some());
+        assert_eq!(scan.findings[0].severity, Severity::Critical);
+        assert_eq!(scan.findings[0].package.as_deref(), Some("openssl"));
+    }
+    world.lab.set_scan_status("shop/web", Some("UNSUPPORTED_IMAGE"));
+    let report = world.ecr.scan(&pushed).await.unwrap();
+    assert!(
+        matches!(&report.platforms[0].status, ScanStatus::Unavailable(why) if why.contains("UNSUPPORTED_IMAGE"))
+    );
+    assert!(
+        world
+            .ecr
+            .scan(&image("quay.io/acme/base").at(Digest::sha256_of(b"")))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_copy_has_the_same_digest() {
+    let world = World::with_rule().await;
+    let from = world.assembled("shop/web", "1").await;
+    let to = world.target("prod/web").await.tagged("stable".parse().unwrap());
+    // What refers to the image goes with it.
+    let artifact = attach(&world, &from).await;
+    let copied = world.ecr.copy(&from, &to).await.unwrap();
+    assert_eq!(Some(&copied.digest), from.digest());
+    for reference in ["stable", copied.digest.as_str(), artifact.as_str()]
+        .into_iter()
+        .chain(copied.platforms.iter().map(|part| part.digest.as_str()))
+    {
+        let (one, two) = (
+            world.lab.image("shop/web", reference),
+            world.lab.image("prod/web", reference),
+        );
+        let two = two.unwrap_or_else(|| panic!("{reference} is missing"));
+        if let Some(one) = one {
+            assert_eq!(one.manifest, two.manifest);
+        }
+    }
+    let found = world.ecr.oci().referrers(&to, &copied.digest).await.unwrap();
+    assert_eq!(found[0].digest().to_string(), artifact.to_string());
+    // Once more sends no blob and no image again.
+    let sent = || {
+        world
+            .lab
+            .registry_requests()
+            .count(&Method::POST, "blobs/uploads")
+    };
+    let before = sent();
+    world.ecr.copy(&from, &to).await.unwrap();
+    assert_eq!(sent(), before);
+}
+
+/// Pushes an artifact that names the image as its subject.
+async fn attach(world: &World, image: &ImageRef) -> Digest {
+    use towpath_ecr::oci::{Blob, Manifest, media};
+    let oci = world.ecr.oci();
+    let subject = oci.manifest(image).await.unwrap().unwrap();
+    let blob = Blob::from_bytes("{}");
+    oci.push_blob(image, &blob).await.unwrap();
+    let descriptor = serde_json::json!({
+        "mediaType": "application/vnd.oci.empty.v1+json", "digest": blob.digest, "size": blob.size,
+    });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media::OCI_MANIFEST, "artifactType": "application/vnd.example.sbom",
+        "config": descriptor, "layers": [descriptor],
+        "subject": { "mediaType": subject.media_type, "digest": subject.digest, "size": subject.bytes.len() },
+    });
+    let manifest = Manifest::read(media::OCI_MANIFEST, manifest.to_string().into()).unwrap();
+    oci.put_manifest(image, &manifest).await.unwrap();
+    manifest.digest
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_once_for_all() {
+    let world = World::with_rule().await;
+    let pushed = world.assembled("shop/web", "1").await;
+    let minted = || {
+        let all = world.lab.api_requests().all();
+        all.iter()
+            .filter(|seen| {
+                seen.target
+                    .as_deref()
+                    .is_some_and(|target| target.contains("GetAuthorizationToken"))
+            })
+            .count()
+    };
+    assert_eq!(minted(), 1);
+    world.lab.expire_tokens();
+    let looks = (0..8).map(|_| world.ecr.resolve(&pushed));
+    for found in futures_util::future::join_all(looks).await {
+        assert!(found.unwrap().is_some());
+    }
+    assert_eq!(minted(), 2);
+}
+
+#[tokio::test]
+async fn every_attempt_counts_in_the_task_of_the_caller() {
+    let world = World::start().await;
+    let before = world.lab.api_requests().len() + world.lab.registry_requests().len();
+    world.lab.api_faults().inject(
+        Fault::respond(
+            "/",
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"__type":"ServerException"}"#,
+        )
+        .times(2),
+    );
+    world
+        .lab
+        .registry_faults()
+        .inject(Fault::cut("manifests").times(1));
+    let (found, count) = requests::count(async {
+        let target = world
+            .ecr
+            .ensure_repository(&"shop/web".parse().unwrap())
+            .await
+            .unwrap();
+        world.ecr.resolve(&target).await
+    })
+    .await;
+    assert_eq!(found.unwrap(), None);
+    let after = world.lab.api_requests().len() + world.lab.registry_requests().len();
+    assert_eq!(count as usize, after - before);
+    assert!(count >= 7, "{count}");
+}
+
+#[tokio::test]
+async fn a_quota_is_not_tried_again() {
+    let world = World::start().await;
+    let body = r#"{"__type":"LimitExceededException","message":"too many repositories"}"#;
+    world
+        .lab
+        .api_faults()
+        .inject(Fault::respond("/", StatusCode::BAD_REQUEST, body).always());
+    let (outcome, count) = requests::count(world.ecr.ensure_repository(&"shop/web".parse().unwrap())).await;
+    assert!(outcome.unwrap_err().to_string().contains("quota"));
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn throttling_passes_or_is_told() {
+    let world = World::with_rule().await;
+    let pushed = world.assembled("shop/web", "1").await;
+    let slow_down = || {
+        let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#;
+        Fault::respond("manifests", StatusCode::TOO_MANY_REQUESTS, body)
+    };
+    world.lab.registry_faults().inject(slow_down().times(2));
+    assert!(world.ecr.resolve(&pushed).await.unwrap().is_some());
+    world.lab.registry_faults().inject(slow_down().always());
+    let error = world.ecr.resolve(&pushed).await.unwrap_err();
+    assert!(error.is_rate_limited() && !error.retry().can_help(), "{error:?}");
+    world.lab.registry_faults().clear();
+    let later = slow_down().header(http::header::RETRY_AFTER, http::HeaderValue::from_static("120"));
+    world.lab.registry_faults().inject(later.always());
+    let error = world.ecr.resolve(&pushed).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_goes_on() {
+    use towpath_ecr::oci::{Blob, Pushed};
+    let world = World::start().await;
+    let target = world.target("shop/web").await;
+    for (at, fault) in [
+        Fault::cut("blobs/uploads/").method(Method::PUT),
+        Fault::lose_answer("blobs/uploads/").method(Method::PUT),
+        Fault::respond("blobs/uploads/", StatusCode::BAD_GATEWAY, "").method(Method::PUT),
+        Fault::cut("blobs/uploads/").method(Method::POST),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let blob = Blob::from_bytes(vec![at as u8; 3 << 20]);
+        world.lab.registry_faults().inject(fault);
+        assert_eq!(
+            world.ecr.oci().push_blob(&target, &blob).await.unwrap(),
+            Pushed::Sent
+        );
+        assert_eq!(
+            world.lab.blob(&blob.digest).map(|bytes| bytes.len()),
+            Some(3 << 20)
+        );
+        assert_eq!(
+            world.ecr.oci().push_blob(&target, &blob).await.unwrap(),
+            Pushed::Present
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_message_shows_a_secret() {
+    let quiet = lab::Ecr::start(lab::EcrConfig::default()).await.unwrap();
+    let wrong = config(&quiet).credentials(
+        "AKIAWRONG",
+        Secret::new("canary-secret"),
+        Some(Secret::new("canary-session")),
+    );
+    let ecr = Ecr::new(&wrong).await.unwrap();
+    let error = ecr.registry().await.unwrap_err();
+    assert!(error.is_unauthenticated(), "{error}");
+    let mut seen = format!("{error} {error:?} {ecr:?} {wrong:?}");
+    let good = Ecr::new(&config(&quiet)).await.unwrap();
+    good.registry().await.unwrap();
+    seen.push_str(&format!("{good:?}"));
+    assert!(!seen.contains("canary"), "{seen}");
+    assert!(!seen.contains("lab-secret-access-key"), "{seen}");
+    // Every token begins with this: base64 of `AWS:`.
+    assert!(!seen.contains("QVdTO"), "{seen}");
+}
