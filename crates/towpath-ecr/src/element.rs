@@ -48,13 +48,7 @@ impl Registry for Ecr {
 
     async fn tag(&self, image: &ImageRef, tag: &Tag) -> Result<()> {
         require_digest(image, "tag")?;
-        // The cheap look first: a tag that is right already needs no manifest.
-        let current = self.oci.manifest_digest(&image.tagged(tag.clone())).await?;
-        if current.as_ref() == image.digest() {
-            return Ok(());
-        }
-        let manifest = self.oci.required_manifest(image).await?;
-        self.oci.put_tag(image, tag, &manifest).await
+        self.oci.retag(image, tag).await
     }
 
     async fn copy(&self, from: &ImageRef, to: &ImageRef) -> Result<ResolvedImage> {

@@ -416,6 +416,106 @@ async fn a_scan_is_reported_per_platform() {
 }
 
 #[tokio::test]
+async fn an_enhanced_scan_is_not_done_before_its_findings_arrive_and_all_pages_are_read() {
+    use aws_sdk_ecr::types::{
+        RegistryScanningRule, ScanFrequency, ScanType, ScanningRepositoryFilter, ScanningRepositoryFilterType,
+    };
+    let world = World::with_rule().await;
+    let filter = ScanningRepositoryFilter::builder()
+        .filter("*")
+        .filter_type(ScanningRepositoryFilterType::Wildcard);
+    let rule = RegistryScanningRule::builder()
+        .scan_frequency(ScanFrequency::ContinuousScan)
+        .repository_filters(filter.build().unwrap());
+    let call = world.ecr.api().put_registry_scanning_configuration();
+    let call = call.scan_type(ScanType::Enhanced).rules(rule.build().unwrap());
+    call.send().await.unwrap();
+    let configuration = world.ecr.scanning_configuration().await.unwrap();
+    assert_eq!(configuration.scan_type, Some(ScanType::Enhanced));
+    world
+        .lab
+        .set_scan_delays(Duration::from_millis(1), Duration::from_secs(3600));
+    let findings = (0..250)
+        .map(|at| Finding::new(format!("CVE-2026-{at}"), "MEDIUM", "zlib", "1").fixed_in("2"))
+        .collect();
+    world.lab.set_findings("shop/web", findings);
+    let pushed = world.assembled("shop/web", "1").await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for scan in world.ecr.scan(&pushed).await.unwrap().platforms {
+            assert!(
+                matches!(scan.status, ScanStatus::Pending | ScanStatus::InProgress),
+                "{scan:?}"
+            );
+        }
+    }
+    world
+        .lab
+        .set_scan_delays(Duration::from_millis(1), Duration::ZERO);
+    let policy = Policy::every(Duration::from_millis(2)).within(Duration::from_secs(20));
+    let report = world
+        .ecr
+        .wait_for_scan(&pushed, &policy, &Cancellation::new())
+        .await
+        .unwrap();
+    for scan in &report.platforms {
+        assert!(matches!(scan.status, ScanStatus::Active | ScanStatus::Complete));
+        assert_eq!(scan.findings.len(), 250);
+        assert_eq!(scan.findings[0].fixed_in.as_deref(), Some("2"));
+    }
+}
+
+#[tokio::test]
+async fn a_docker_image_of_one_platform_becomes_an_oci_image() {
+    use towpath_ecr::oci::{Blob, Manifest, media};
+    let world = World::start().await;
+    let target = world.target("shop/web").await;
+    let oci = world.ecr.oci();
+    let layer = Blob::from_bytes("a layer");
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Healthcheck": {"Test": ["CMD", "true"]}},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]}, "history": [{"created_by": "docker"}],
+    });
+    let config = Blob::from_bytes(config.to_string());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media::DOCKER_MANIFEST,
+        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": config.digest,
+            "size": config.size},
+        "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": layer.digest,
+            "size": layer.size}],
+    });
+    let base = Manifest::read(media::DOCKER_MANIFEST, manifest.to_string().into()).unwrap();
+    oci.push_blobs(&target, vec![layer.clone(), config])
+        .await
+        .unwrap();
+    oci.put_manifest(&target, &base).await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("hello"), "x").unwrap();
+    let made = assembly(
+        target.at(base.digest),
+        target.tagged("1".parse().unwrap()),
+        files.path(),
+    );
+    let made = world.ecr.assemble(made).await.unwrap();
+    assert_eq!(made.media_type, media::OCI_MANIFEST);
+    assert_eq!(made.platforms[0].platform, Some(Platform::linux("amd64")));
+    let stored = json(&world.lab.image("shop/web", "1").unwrap().manifest);
+    assert_eq!(
+        stored["layers"][0]["mediaType"],
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+    );
+    assert_eq!(stored["layers"][0]["digest"], layer.digest.as_str());
+    assert_eq!(
+        stored["config"]["mediaType"],
+        "application/vnd.oci.image.config.v1+json"
+    );
+    let config = stored["config"]["digest"].as_str().unwrap().parse().unwrap();
+    let config = json(&world.lab.blob(&config).unwrap());
+    assert_eq!(config["config"]["Healthcheck"]["Test"][1], "true");
+    assert_eq!(config["history"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_copy_has_the_same_digest() {
     let world = World::with_rule().await;
     let from = world.assembled("shop/web", "1").await;

@@ -14,7 +14,7 @@ use tokio::io::AsyncSeekExt;
 use towpath_core::{Digest, Hasher, ImageRef};
 use towpath_elements::{Error, ErrorKind, Result};
 
-/// The bytes of a blob, piece by piece. An item that is an error ends it; only after the end are the bytes verified.
+/// The bytes of a blob, piece by piece. An item that is an error ends it. The last piece comes only once all are verified.
 pub type BlobStream = BoxStream<'static, Result<Bytes>>;
 
 /// A blob that can be pushed.
@@ -105,6 +105,10 @@ impl OciClient {
                 match reader.next().await? {
                     Some(bytes) => {
                         hasher.update(&bytes);
+                        // Before the last piece is let go: who writes it on stops reading there.
+                        if reader.offset == reader.size {
+                            reader.verify(hasher.clone())?;
+                        }
                         Ok(Some((bytes, (reader, Some(hasher)))))
                     }
                     None => reader.verify(hasher).map(|()| None),

@@ -111,7 +111,15 @@ impl OciClient {
             None if !there => self.put_manifest(to, manifest).await?,
             None => {}
         }
-        for referrer in self.referrers(from, &manifest.digest).await? {
+        let referrers = self.referrers(from, &manifest.digest).await?;
+        let known = match referrers.is_empty() {
+            true => Vec::new(),
+            false => self.referrers(to, &manifest.digest).await?,
+        };
+        for referrer in referrers {
+            if known.iter().any(|known| known.digest() == referrer.digest()) {
+                continue;
+            }
             let found = self.required_manifest(&from.at(digest_of(&referrer)?)).await?;
             let subject = Some((&manifest.digest, &referrer));
             Box::pin(self.copy_closure(from, to, &found, subject, depth + 1, seen)).await?;

@@ -226,10 +226,28 @@ impl OciClient {
     /// # Errors
     /// *Conflict* where the tag names another manifest and may not move.
     pub async fn put_tag(&self, repository: &ImageRef, tag: &Tag, manifest: &Manifest) -> Result<()> {
-        let image = repository.tagged(tag.clone());
-        if self.manifest_digest(&image).await?.as_ref() == Some(&manifest.digest) {
+        let current = self.manifest_digest(&repository.tagged(tag.clone())).await?;
+        match current.as_ref() == Some(&manifest.digest) {
+            true => Ok(()),
+            false => self.move_tag(repository, tag, manifest).await,
+        }
+    }
+
+    /// Makes a tag name an image of its repository, given by digest. Reads the image only where the tag is not right.
+    ///
+    /// # Errors
+    /// As [`put_tag`](Self::put_tag); *not found* where there is no such image.
+    pub async fn retag(&self, image: &ImageRef, tag: &Tag) -> Result<()> {
+        let current = self.manifest_digest(&image.tagged(tag.clone())).await?;
+        if current.is_some() && current.as_ref() == image.digest() {
             return Ok(());
         }
+        let manifest = self.required_manifest(image).await?;
+        self.move_tag(image, tag, &manifest).await
+    }
+
+    async fn move_tag(&self, repository: &ImageRef, tag: &Tag, manifest: &Manifest) -> Result<()> {
+        let image = repository.tagged(tag.clone());
         let Err(error) = self.put(&image, manifest).await else {
             return Ok(());
         };

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use towpath_core::{ImageRef, RegistryHost, Retry, requests};
 use towpath_elements::{Error, ErrorKind, Result};
@@ -275,6 +275,7 @@ impl OciClient {
     async fn exchange(&self, request: &Request<'_>, url: &Url, headers: HeaderMap) -> Result<Reply, Cut> {
         let idle = self.settings().idle_timeout;
         let moved = Arc::new(AtomicU64::new(0));
+        let failed: Arc<Mutex<Option<Error>>> = Arc::default();
         let mut builder = self
             .inner
             .http
@@ -291,10 +292,15 @@ impl OciClient {
                 offset,
                 length,
             } => {
-                let moved = Arc::clone(&moved);
+                let (moved, failed) = (Arc::clone(&moved), Arc::clone(&failed));
                 let stream = self.open(source, *offset).await.map_err(Cut::Own)?;
-                let stream = stream.inspect(move |_| {
+                let stream = stream.map(move |piece| {
                     moved.fetch_add(1, Ordering::Relaxed);
+                    piece.map_err(|error| {
+                        let told = std::io::Error::other(error.to_string());
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        told
+                    })
                 });
                 builder
                     .header(CONTENT_LENGTH, *length)
@@ -302,7 +308,12 @@ impl OciClient {
             }
         };
         requests::sent();
-        let response = while_it_moves(builder.send(), &moved, idle).await?;
+        let response = while_it_moves(builder.send(), &moved, idle).await;
+        // A source that fails breaks the connection; the cause is the source.
+        if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Cut::Own(error));
+        }
+        let response = response?;
         let (status, headers) = (response.status(), response.headers().clone());
         tracing::debug!(
             method = %request.method,
