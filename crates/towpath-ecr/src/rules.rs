@@ -282,4 +282,19 @@ mod tests {
         assert_eq!(back.to_string(), "quay.io/upstream/app/web");
         assert_eq!(renamed.upstream_of(&"my-apple/web".parse().unwrap()), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_cached_is_found_again(
+            prefix in "ROOT|[a-z]{2,8}(/[a-z]{2,8})?",
+            upstream_prefix in proptest::option::of("ROOT|[a-z]{2,8}"),
+            rest in "[a-z]{1,8}(/[a-z0-9]{1,8}){0,2}",
+        ) {
+            let rule = rule(&prefix, "quay.io", upstream_prefix.as_deref());
+            let below = upstream_prefix.filter(|prefix| prefix != ROOT).map(|prefix| prefix + "/");
+            let image: ImageRef = format!("quay.io/{}{rest}", below.unwrap_or_default()).parse().unwrap();
+            let cached = rule.cached_path(&image).unwrap();
+            proptest::prop_assert_eq!(rule.upstream_of(&cached), Some(image));
+        }
+    }
 }

@@ -78,7 +78,7 @@ fn client(credentials: impl RegistryCredentials + 'static) -> OciClient {
     let mut settings = OciSettings::default();
     settings.first_pause = Duration::from_millis(1);
     settings.longest_pause = Duration::from_millis(4);
-    settings.idle_timeout = Duration::from_millis(400);
+    settings.idle_timeout = Duration::from_secs(20);
     OciClient::new("the registry", Arc::new(credentials), settings).unwrap()
 }
 

@@ -284,3 +284,38 @@ impl OciClient {
         Ok(reply.headers.contains_key("oci-subject"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TYPES: &[&str] = &[
+        media::OCI_MANIFEST,
+        media::OCI_INDEX,
+        media::DOCKER_MANIFEST,
+        media::DOCKER_LIST,
+    ];
+
+    #[test]
+    fn bytes_are_kept_as_they_are() {
+        let text = r#"{ "manifests": [], "schemaVersion": 2, "unknown": [1.0] }"#;
+        let manifest = Manifest::read(media::OCI_INDEX, text.into()).unwrap();
+        assert_eq!(manifest.bytes, text);
+        assert_eq!(manifest.digest, Digest::sha256_of(text));
+        assert!(manifest.children().is_empty() && manifest.blobs().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            media_type in proptest::sample::select(TYPES),
+            text in prop_oneof![
+                ".*",
+                "\\{\"schemaVersion\":[0-9]{1,22},\"(manifests|layers|config)\":(\\[\\]|\\[\\{\\}\\]|null|\\{\"digest\":\".{0,9}\"\\})\\}",
+            ],
+        ) {
+            let _ = Manifest::read(media_type, text.into());
+        }
+    }
+}
