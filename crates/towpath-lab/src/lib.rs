@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// The JSON objects of GitHub have more fields than a macro may nest by default.
+#![recursion_limit = "512"]
 
 pub mod actions;
 pub mod argocd;
