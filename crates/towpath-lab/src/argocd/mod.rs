@@ -1,1 +1,263 @@
-//! Not here yet.
+//! Argo CD: the API server, the application controller, and the cluster that it delivers to.
+//!
+//! It follows the REST API of Argo CD 3.5 (`swagger.json`, and the source where that differs), the controller's two
+//! loops, and GitHub's push webhook. Known losses of the real one are kept, since clients have to live with them.
+//!
+//! ```
+//! # async fn start() -> Result<(), towpath_lab::LabError> {
+//! use towpath_lab::argocd::{ArgoCd, ArgoCdConfig};
+//! let argocd = ArgoCd::start(ArgoCdConfig::default()).await?;
+//! println!("{} has {} applications", argocd.url(), argocd.applications().len());
+//! # Ok(()) }
+//! ```
+
+mod access;
+mod actions;
+mod api;
+mod applications;
+mod clock;
+mod cluster;
+mod controller;
+mod error;
+mod git;
+mod knobs;
+mod model;
+mod operation;
+mod render;
+mod repos;
+mod request;
+mod store;
+mod stream;
+mod tasks;
+mod token;
+mod views;
+mod webhook;
+
+pub use cluster::{Cluster, ClusterDelays, RegistryAccess, RunningContainer};
+pub use git::GitCredentials;
+pub use knobs::{KnobSettings, Knobs};
+
+use crate::server::{Bound, Server};
+use crate::{Faults, LabError, RequestLog};
+use clock::Clock;
+use git::Git;
+use repos::Repos;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use store::{Level, Store};
+use tasks::Tasks;
+use tokio_util::sync::DropGuard;
+use towpath_core::Secret;
+
+/// How an Argo CD is set up. Every field has a sensible default.
+#[derive(Clone, Debug)]
+pub struct ArgoCdConfig {
+    /// The port on 127.0.0.1; 0 takes any free one.
+    pub port: u16,
+    /// The version that it says it is.
+    pub version: String,
+    /// The namespace of the control plane, where Applications live.
+    pub namespace: String,
+    /// The projects that exist.
+    pub projects: Vec<String>,
+    /// The account whose ready-made token [`ArgoCd::token`] gives.
+    pub account: String,
+    /// The password of `admin`.
+    pub admin_password: Secret,
+    /// Credentials for git repositories.
+    pub git_credentials: Vec<GitCredentials>,
+    /// The registries that nodes may pull from with credentials; others are tried without.
+    pub registry_access: Vec<RegistryAccess>,
+    /// `webhook.github.secret`: with one, a push must be signed with it.
+    pub webhook_secret: Option<Secret>,
+    /// `timeout.reconciliation`: how often the repository is looked at without being asked to.
+    pub poll_interval: Duration,
+    /// How long a resolved branch is believed where nobody insists; never longer than `poll_interval`.
+    pub revision_cache: Duration,
+    /// How long repository errors are kept quiet (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`).
+    pub repo_error_grace: Duration,
+    /// The time that applying takes.
+    pub operation_delay: Duration,
+    /// The first pause before a failed operation is tried again, where it does not say.
+    pub retry_back_off: Duration,
+    /// The least time between two self-heal operations.
+    pub self_heal_delay: Duration,
+    /// The time between two keep-alives of an event stream.
+    pub keep_alive: Duration,
+    /// The times of the cluster.
+    pub cluster: ClusterDelays,
+}
+
+impl Default for ArgoCdConfig {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            version: "v3.5.1+lab".into(),
+            namespace: "argocd".into(),
+            projects: vec!["default".into()],
+            account: "towpath".into(),
+            admin_password: Secret::new("lab-admin"),
+            git_credentials: Vec::new(),
+            registry_access: Vec::new(),
+            webhook_secret: None,
+            poll_interval: Duration::from_secs(120),
+            revision_cache: Duration::from_secs(180),
+            repo_error_grace: Duration::from_secs(180),
+            operation_delay: Duration::from_millis(20),
+            retry_back_off: Duration::from_millis(200),
+            self_heal_delay: Duration::from_millis(200),
+            keep_alive: Duration::from_secs(15),
+            cluster: ClusterDelays::default(),
+        }
+    }
+}
+
+/// An Argo CD and its cluster, until it is dropped.
+#[derive(Debug)]
+pub struct ArgoCd {
+    shared: Arc<Shared>,
+    server: Server,
+    token: Secret,
+    _work: DropGuard,
+}
+
+/// What the parts of one Argo CD share.
+#[derive(Debug)]
+struct Shared {
+    config: ArgoCdConfig,
+    url: String,
+    clock: Clock,
+    tasks: Tasks,
+    knobs: Knobs,
+    store: Store,
+    repos: Repos,
+    cluster: Cluster,
+    tokens: token::Tokens,
+    projects: Mutex<BTreeSet<String>>,
+    /// What each project role may do: `proj:<project>:<role>` and its actions.
+    roles: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+impl ArgoCd {
+    /// Starts it, with no Applications.
+    ///
+    /// # Errors
+    /// Where the port is taken, or no temporary folder can be made.
+    pub async fn start(config: ArgoCdConfig) -> Result<Self, LabError> {
+        let bound = Bound::new("Argo CD", config.port).await?;
+        let (clock, tasks, knobs) = (Clock::start(), Tasks::default(), Knobs::default());
+        let git = Git::new(config.git_credentials.clone()).map_err(|source| LabError::File {
+            action: "make a folder in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let (cluster, mut changed) = Cluster::new(
+            config.registry_access.clone(),
+            config.cluster.clone(),
+            clock,
+            tasks.clone(),
+        );
+        let shared = Arc::new(Shared {
+            url: format!("http://{}", bound.address()),
+            clock,
+            knobs: knobs.clone(),
+            store: Store::new(clock),
+            repos: Repos::new(git, knobs, config.revision_cache.min(config.poll_interval)),
+            cluster,
+            tokens: token::Tokens::new(),
+            projects: Mutex::new(config.projects.iter().cloned().collect()),
+            roles: Mutex::default(),
+            tasks: tasks.clone(),
+            config,
+        });
+        let watched = shared.clone();
+        tasks.spawn(async move {
+            while let Some(app) = changed.recv().await {
+                if let Some(loops) = watched.store.loops(&app) {
+                    loops.ask(Level::Recent);
+                }
+            }
+        });
+        let account = format!("{}:apiKey", shared.config.account);
+        let (token, _) = shared.tokens.mint(&account, None, clock.now(), None);
+        Ok(Self {
+            server: bound.serve(api::router(shared.clone())),
+            shared,
+            token,
+            _work: tasks.guard(),
+        })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// The base URL, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.shared.url
+    }
+
+    /// A token of the configured account that may do everything and does not expire.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// A token of an account, with a lifetime in whole seconds.
+    pub fn account_token(&self, account: &str, lifetime: Duration) -> Secret {
+        let subject = format!("{account}:apiKey");
+        self.shared
+            .tokens
+            .mint(&subject, Some(lifetime), self.shared.clock.now(), None)
+            .0
+    }
+
+    /// A token of a project role that may do these actions (`get`, `sync`, …) on the project's Applications.
+    pub fn project_token(&self, project: &str, role: &str, actions: &[&str]) -> Secret {
+        let subject = format!("proj:{project}:{role}");
+        let token = self
+            .shared
+            .tokens
+            .mint(&subject, None, self.shared.clock.now(), None)
+            .0;
+        let mut roles = self.shared.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        roles.insert(subject, actions.iter().map(|&action| action.to_owned()).collect());
+        token
+    }
+
+    /// Every Application as JSON, by name.
+    pub fn applications(&self) -> Vec<Value> {
+        let apps = self.shared.store.all();
+        apps.iter()
+            .filter_map(|app| serde_json::to_value(&**app).ok())
+            .collect()
+    }
+
+    /// One Application as JSON.
+    pub fn application(&self, name: &str) -> Option<Value> {
+        serde_json::to_value(&*self.shared.store.get(name)?).ok()
+    }
+
+    /// The cluster that it delivers to.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// The ways in which it can be made to misbehave.
+    pub fn knobs(&self) -> &Knobs {
+        &self.shared.knobs
+    }
+
+    /// What it was asked so far.
+    pub fn requests(&self) -> &RequestLog {
+        self.server.log()
+    }
+
+    /// The faults in front of it.
+    pub fn faults(&self) -> &Faults {
+        self.server.faults()
+    }
+}
