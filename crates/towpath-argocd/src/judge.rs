@@ -649,3 +649,6 @@ fn brief(revisions: &[&str]) -> String {
             .join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;
