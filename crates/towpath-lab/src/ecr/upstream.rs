@@ -5,7 +5,7 @@
 //! private: it answers 401 to both.
 
 use super::blobs::Blobs;
-use super::distribution::{API_VERSION, Refused, Route, manifest_response, page, parameter, parameters};
+use super::distribution::{API_VERSION, Refused, Route, manifest_response, page, parameters};
 use super::lock;
 use super::seed::ImageSeed;
 use super::store::Reference;
@@ -197,10 +197,8 @@ impl Upstream {
 async fn token(State(site): State<Arc<Site>>, request: Request) -> Response {
     let query = request.uri().query();
     let scope = match site.config.kind {
-        UpstreamKind::EcrPublic => match parameter(query, "scope") {
-            Some(scope) if scope == "aws" => "aws".to_owned(),
-            _ => String::new(),
-        },
+        // Clients such as skopeo ask for a repository here, whatever the challenge says, and are served.
+        UpstreamKind::EcrPublic => "aws".to_owned(),
         UpstreamKind::Quay => {
             let repositories = lock(&site.repositories);
             let granted = parameters(query, "scope").into_iter().filter(|scope| {
