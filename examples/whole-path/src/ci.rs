@@ -2,12 +2,12 @@
 
 use crate::Reach;
 use crate::live::Reporter;
+use jiff::Timestamp;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
-use jiff::Timestamp;
 use towpath_actions::Step;
 use towpath_core::{
     ArtifactRepository, BranchName, Cancellation, ImageRef, RepoSlug, RepositoryName, Secret, Tag,
@@ -94,14 +94,15 @@ impl Job<'_> {
     }
 
     fn run_name(&self) -> String {
-        format!("{}-{}", self.context.run_id, self.context.run_attempt)
+        format!("{}-{}", self.context.run_id, self.context.attempt)
     }
 
     async fn library(&self) -> std::result::Result<(), String> {
         let text = |error: Error| error.to_string();
         let artifacts = self.reach.codeartifact().await.map_err(text)?;
-        let toolchain =
-            Cargo::default().with_target(self.temporary.join("target")).with_home(self.temporary.join("cargo-home"));
+        let toolchain = Cargo::default()
+            .with_target(self.temporary.join("target"))
+            .with_home(self.temporary.join("cargo-home"));
         let elements = self
             .reach
             .elements(&self.github, &self.cancellation)
@@ -112,13 +113,19 @@ impl Job<'_> {
             commit: self.context.sha.clone(),
             ci_run: Some(self.context.run_id),
             project: self.project.clone(),
-            packages: PACKAGES.parse::<ArtifactRepository>().map_err(|error| error.to_string())?,
+            packages: PACKAGES
+                .parse::<ArtifactRepository>()
+                .map_err(|error| error.to_string())?,
             review: ReviewPolicy::default(),
             details: None,
         };
-        let runner =
-            Runner::new(elements).with_journal(self.journal()?).with_progress(self.reporter.progress());
-        let built = runner.run(&self.run_name(), &flow).await.map_err(|error| error.to_string())?;
+        let runner = Runner::new(elements)
+            .with_journal(self.journal()?)
+            .with_progress(self.reporter.progress());
+        let built = runner
+            .run(&self.run_name(), &flow)
+            .await
+            .map_err(|error| error.to_string())?;
         self.publish_outputs(&[
             ("package", built.version.to_string()),
             ("package-digest", built.digest.to_string()),
@@ -128,14 +135,20 @@ impl Job<'_> {
     async fn service(&self) -> std::result::Result<(), String> {
         let text = |error: Error| error.to_string();
         let registry = self.reach.ecr().await.map_err(text)?;
-        let elements =
-            self.reach.elements(&self.github, &self.cancellation).with_registry(Arc::new(registry));
+        let elements = self
+            .reach
+            .elements(&self.github, &self.cancellation)
+            .with_registry(Arc::new(registry));
         let file = self.project.join("towpath.toml");
         let service = Service::read(&file).map_err(text)?;
         let flow = self.image_flow(service).await.map_err(text)?;
-        let runner =
-            Runner::new(elements).with_journal(self.journal()?).with_progress(self.reporter.progress());
-        let built = runner.run(&self.run_name(), &flow).await.map_err(|error| error.to_string())?;
+        let runner = Runner::new(elements)
+            .with_journal(self.journal()?)
+            .with_progress(self.reporter.progress());
+        let built = runner
+            .run(&self.run_name(), &flow)
+            .await
+            .map_err(|error| error.to_string())?;
         self.publish_outputs(&[
             ("image", built.image.to_string()),
             ("image-digest", built.digest.to_string()),
@@ -188,7 +201,14 @@ impl Job<'_> {
 
 /// The time of the commit that is checked out: what every build of it writes into the image.
 async fn committed_at(project: &Path) -> Result<Timestamp> {
-    let error = || Error::new(ErrorKind::Invalid, "git", "read the time of the commit in", project.display());
+    let error = || {
+        Error::new(
+            ErrorKind::Invalid,
+            "git",
+            "read the time of the commit in",
+            project.display(),
+        )
+    };
     let output = tokio::process::Command::new("git")
         .current_dir(project)
         .args(["log", "-1", "--format=%ct"])
@@ -197,7 +217,10 @@ async fn committed_at(project: &Path) -> Result<Timestamp> {
         .await
         .map_err(|source| error().caused_by(source))?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    let seconds = printed.trim().parse::<i64>().map_err(|_| error().because("git did not print a time"))?;
+    let seconds = printed
+        .trim()
+        .parse::<i64>()
+        .map_err(|_| error().because("git did not print a time"))?;
     Timestamp::from_second(seconds).map_err(|source| error().because(source))
 }
 

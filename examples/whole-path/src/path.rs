@@ -14,8 +14,8 @@ use towpath_core::{BranchName, Cancellation, CommitSha, Digest, ImageRef, Regist
 use towpath_ecr::Ecr;
 use towpath_elements::ci::{CiRun, CiState, Conclusion};
 use towpath_elements::source::Commit;
-use towpath_elements::{Ci, CiExt, Error, ErrorKind, Registry, Source};
-use towpath_flow::{Cd, Elements, FlowError, Runner, Spacelift, Step, StepState, manifest};
+use towpath_elements::{Ci, Error, ErrorKind, Registry, Source};
+use towpath_flow::{Cd, CiDocker, CiLibrary, Elements, Flow, FlowError, Runner, Spacelift, Step, manifest};
 use towpath_github::GitHub;
 use towpath_github::wire::{Merge, MergeMethod, NewPullRequest, NewRepository, NewReview, ReviewEvent};
 use towpath_lab::{AUTHOR, Lab, ORGANIZATION, REVIEWER};
@@ -46,7 +46,9 @@ pub struct Path<'a> {
 
 impl fmt::Debug for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Path").field("projects", &self.projects).finish_non_exhaustive()
+        f.debug_struct("Path")
+            .field("projects", &self.projects)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,18 +78,35 @@ pub struct Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self { step: None, cause: error.to_string(), next: "Mend the cause and run it again.".into(), waiting: false }
+        Self {
+            step: None,
+            cause: error.to_string(),
+            next: "Mend the cause and run it again.".into(),
+            waiting: false,
+        }
     }
 }
 
 impl From<FlowError> for Problem {
     fn from(error: FlowError) -> Self {
         let waiting = matches!(error.stop, towpath_flow::Stop::Waiting { .. });
-        Self { step: error.stop.step(), cause: error.stop.to_string(), next: error.stop.next_move(), waiting }
+        Self {
+            step: error.stop.step(),
+            cause: error.stop.to_string(),
+            next: error.stop.next_move(),
+            waiting,
+        }
     }
 }
 
 type Track<T> = Result<T, Problem>;
+
+/// What a push came to.
+struct Pushed {
+    commit: CommitSha,
+    /// Whether the commit is new; otherwise the repository had the files already.
+    is_new: bool,
+}
 
 /// The clients of one run.
 struct Clients {
@@ -114,15 +133,24 @@ impl Path<'_> {
         github.set_variable("TOWPATH_EVENTS", &listening.address.to_string());
         let clients = self.clients().await?;
         self.prepare(&clients).await?;
-        let (library, service, infra) =
-            tokio::join!(self.library(&clients), self.service(&clients), self.infrastructure(&clients));
+        let (library, service, infra) = tokio::join!(
+            self.library(&clients),
+            self.service(&clients),
+            self.infrastructure(&clients)
+        );
         drop(listening);
-        let problems: Vec<Problem> = [library, service, infra].into_iter().filter_map(Result::err).collect();
+        let problems: Vec<Problem> = [library, service, infra]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
         Ok(match problems.as_slice() {
             [] => Outcome::Complete,
-            some if some.iter().all(|problem| problem.waiting) => {
-                Outcome::Waiting(some.iter().map(|problem| problem.cause.clone()).collect::<Vec<_>>().join("; "))
-            }
+            some if some.iter().all(|problem| problem.waiting) => Outcome::Waiting(
+                some.iter()
+                    .map(|problem| problem.cause.clone())
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
             _ => Outcome::Stopped(problems),
         })
     }
@@ -135,39 +163,63 @@ impl Path<'_> {
         let elements = reach
             .elements(&github, &self.cancellation)
             .with_registry(Arc::clone(&ecr) as _)
-            .with_delivery(Arc::new(reach.argocd(&github)?))
-            .with_infrastructure(Arc::new(reach.spacelift()?));
-        Ok(Clients { author: reach.github(token(AUTHOR))?, github, ecr, elements })
+            .with_delivery(Arc::new(reach.argocd(&github)?)); //INFRA
+        Ok(Clients {
+            author: reach.github(token(AUTHOR))?,
+            github,
+            ecr,
+            elements,
+        })
     }
 
     /// What a platform team has set up long before: the rules of the cache, the deployment repository, the Application.
     async fn prepare(&self, clients: &Clients) -> Result<(), Error> {
         let rules = clients.ecr.pull_through_rules().await?;
         for (prefix, upstream) in [("ecr-public", "public.ecr.aws"), ("quay", "quay.io")] {
-            if !rules.iter().any(|rule| rule.ecr_repository_prefix() == Some(prefix)) {
-                clients.ecr.create_pull_through_rule(prefix, &RegistryHost::new(upstream)?).await?;
+            if !rules
+                .iter()
+                .any(|rule| rule.ecr_repository_prefix() == Some(prefix))
+            {
+                clients
+                    .ecr
+                    .create_pull_through_rule(prefix, &RegistryHost::new(upstream)?)
+                    .await?;
             }
         }
         let deploy = repository("deploy")?;
-        if clients.github.head(&deploy, &main_branch()?).await.ok().flatten().is_none() {
+        if clients
+            .github
+            .head(&deploy, &main_branch()?)
+            .await
+            .ok()
+            .flatten()
+            .is_none()
+        {
             self.create(clients, &deploy).await?;
-            self.push_all(&deploy, &self.projects.deploy, "Describe what runs").await?;
+            self.push_all(&deploy, &self.projects.deploy, "Describe what runs")
+                .await?;
             let argocd = Reach::new(self.lab.environment()).argocd(&clients.github)?;
-            argocd.create(&application(&self.lab.github().git_url(&deploy))?).await?;
+            argocd
+                .create(&application(&self.lab.github().git_url(&deploy))?)
+                .await?;
         }
         Ok(())
     }
 
     async fn create(&self, clients: &Clients, slug: &RepoSlug) -> Result<(), Error> {
         if clients.author.repository(slug).await?.is_none() {
-            let new = NewRepository { name: slug.name().to_owned(), ..NewRepository::default() };
+            let new = NewRepository::named(slug.name());
             clients.author.create_repository(ORGANIZATION, &new).await?;
         }
         Ok(())
     }
 
     fn working_copy<'b>(&'b self, folder: &'b FilePath, token: &'b Secret) -> WorkingCopy<'b> {
-        WorkingCopy { folder, user: AUTHOR, token }
+        WorkingCopy {
+            folder,
+            user: AUTHOR,
+            token,
+        }
     }
 
     fn author_token(&self) -> Secret {
@@ -186,7 +238,7 @@ impl Path<'_> {
 
     /// Step 1 for one repository: branch, pull request, review by somebody else, merge. A repository that has the files
     /// already is left as it is.
-    async fn push(&self, clients: &Clients, name: &str, folder: &FilePath) -> Track<CommitSha> {
+    async fn push(&self, clients: &Clients, name: &str, folder: &FilePath) -> Track<Pushed> {
         let slug = repository(name)?;
         let title = format!("push {slug} by a reviewed pull request");
         let work = async {
@@ -194,10 +246,12 @@ impl Path<'_> {
             let (url, token) = (self.lab.github().git_url(&slug), self.author_token());
             let copy = self.working_copy(folder, &token);
             let main = main_branch()?;
-            copy.git(&["init", "--quiet", "--initial-branch", "change"]).await?;
+            copy.git(&["init", "--quiet", "--initial-branch", "change"])
+                .await?;
             if clients.author.head(&slug, &main).await?.is_none() {
                 // A pull request needs something to be merged into.
-                copy.git(&["commit", "--quiet", "--allow-empty", "--message", "Begin"]).await?;
+                copy.git(&["commit", "--quiet", "--allow-empty", "--message", "Begin"])
+                    .await?;
                 copy.git(&["push", "--quiet", &url, "change:main"]).await?;
             } else {
                 copy.git(&["fetch", "--quiet", &url, "main"]).await?;
@@ -206,20 +260,42 @@ impl Path<'_> {
             copy.git(&["add", "--all"]).await?;
             if copy.git(&["status", "--porcelain"]).await?.is_empty() {
                 let head = copy.head().await?;
-                let facts = [(format!("{name} commit"), head.to_string()), ("push".into(), "nothing new".into())];
-                return Ok((facts.into(), head));
+                let facts = [
+                    ("commit".into(), format!("{slug}@{head}")),
+                    ("push".into(), "nothing new".into()),
+                ];
+                return Ok((
+                    facts.into(),
+                    Pushed {
+                        commit: head,
+                        is_new: false,
+                    },
+                ));
             }
-            copy.git(&["commit", "--quiet", "--message", &format!("Change {name}")]).await?;
+            copy.git(&["commit", "--quiet", "--message", &format!("Change {name}")])
+                .await?;
             copy.git(&["push", "--quiet", "--force", &url, "change"]).await?;
             let head = copy.head().await?;
             let (number, merged) = self.merge(clients, &slug, &head).await?;
             let facts = [
-                (format!("{name} commit"), merged.to_string()),
-                (format!("{name} pull request"), format!("#{number}, approved by {REVIEWER}")),
+                ("commit".into(), format!("{slug}@{merged}")),
+                (
+                    "pull request".into(),
+                    format!("{slug}#{number}, approved by {REVIEWER}"),
+                ),
             ];
-            Ok::<_, Error>((facts.into(), merged))
+            Ok::<_, Error>((
+                facts.into(),
+                Pushed {
+                    commit: merged,
+                    is_new: true,
+                },
+            ))
         };
-        self.live.during(Step::Push, title, work).await.map_err(|error| at(Step::Push, error))
+        self.live
+            .during(Step::Push, title, work)
+            .await
+            .map_err(|error| at(Step::Push, error))
     }
 
     async fn merge(
@@ -235,10 +311,21 @@ impl Path<'_> {
             base: "main".into(),
         };
         let pull = clients.author.create_pull_request(slug, &new).await?;
-        let review = NewReview { event: ReviewEvent::Approve, body: None, commit_id: Some(head.clone()) };
+        let review = NewReview {
+            event: ReviewEvent::Approve,
+            body: None,
+            commit_id: Some(head.clone()),
+        };
         clients.github.create_review(slug, pull.number, &review).await?;
-        let merge = Merge { sha: head.clone(), merge_method: MergeMethod::Merge, commit_title: None };
-        let merged = clients.github.merge_pull_request(slug, pull.number, &merge).await?;
+        let merge = Merge {
+            sha: head.clone(),
+            merge_method: MergeMethod::Merge,
+            commit_title: None,
+        };
+        let merged = clients
+            .github
+            .merge_pull_request(slug, pull.number, &merge)
+            .await?;
         Ok((pull.number, merged.sha))
     }
 
@@ -249,18 +336,22 @@ impl Path<'_> {
                 Error::new(ErrorKind::Invalid, "whole-path", "break the source in", folder).caused_by(source)
             })?;
         }
-        let commit = self.push(clients, "library", &self.projects.library).await?;
-        self.ci(clients, "library", &commit).await
+        let pushed = self.push(clients, "library", &self.projects.library).await?;
+        self.ci(clients, CiLibrary::NAME, "library", &pushed).await
     }
 
     async fn service(&self, clients: &Clients) -> Track<()> {
-        let commit = self.push(clients, "service", &self.projects.service).await?;
+        let pushed = self.push(clients, "service", &self.projects.service).await?;
         if self.fail == Some(Fault::ArgocdBlind) {
             fault::blind(self.lab);
         }
-        self.ci(clients, "service", &commit).await?;
-        let (revision, image, platform_digests) = self.promotion(clients, &commit).await?;
-        let within = if self.fail == Some(Fault::ArgocdBlind) { 5 } else { 90 };
+        self.ci(clients, CiDocker::NAME, "service", &pushed).await?;
+        let (revision, image, platform_digests) = self.promotion(clients, &pushed.commit).await?;
+        let within = if self.fail == Some(Fault::ArgocdBlind) {
+            5
+        } else {
+            90
+        };
         let cd = Cd {
             application: "default/web".parse().map_err(Error::from)?,
             repository: repository("deploy")?,
@@ -276,7 +367,7 @@ impl Path<'_> {
     }
 
     async fn infrastructure(&self, clients: &Clients) -> Track<()> {
-        let commit = self.push(clients, "infra", &self.projects.infra).await?;
+        let Pushed { commit, .. } = self.push(clients, "infra", &self.projects.infra).await?;
         let flow = Spacelift {
             shared_services: "shared-services".parse().map_err(Error::from)?,
             apps: vec!["apps".parse().map_err(Error::from)?],
@@ -292,16 +383,23 @@ impl Path<'_> {
 
     /// Step 2, and the wait for what CI does: its own process tells of steps 3 to 6. A commit whose run is over already is
     /// run again, and finds everything in its place.
-    async fn ci(&self, clients: &Clients, name: &str, commit: &CommitSha) -> Track<()> {
+    async fn ci(&self, clients: &Clients, flow: &str, name: &str, pushed: &Pushed) -> Track<()> {
         let slug = repository(name)?;
         let policy = Policy::every(CI_POLICY.0).within(CI_POLICY.1);
         let begun = async {
-            let run = self.triggered(clients, &slug, commit, &policy).await?;
-            let facts = [(format!("{name} run"), format!("{} (attempt {})", run.id, run.attempt))];
+            let run = self.triggered(clients, &slug, pushed, &policy).await?;
+            let facts = [(
+                "run".into(),
+                format!("{slug}: {} ({}, attempt {})", run.id, run.workflow, run.attempt),
+            )];
             Ok::<_, Error>((facts.into(), run))
         };
         let title = format!("start CI of {slug}");
-        let run = self.live.during(Step::TriggerCi, title, begun).await.map_err(|error| at(Step::TriggerCi, error))?;
+        let run = self
+            .live
+            .during(Step::TriggerCi, title, begun)
+            .await
+            .map_err(|error| at(Step::TriggerCi, error))?;
         let ended = towpath_core::wait::until(
             &policy,
             &self.cancellation,
@@ -314,12 +412,17 @@ impl Path<'_> {
         )
         .await;
         let towpath_core::wait::Outcome::Met(run) = ended else {
-            let error = Error::new(ErrorKind::TimedOut, "CI", "wait for", format!("run {} of {slug}", run.id));
+            let error = Error::new(
+                ErrorKind::TimedOut,
+                "CI",
+                "wait for",
+                format!("run {} of {slug}", run.id),
+            );
             return Err(at(Step::TriggerCi, error));
         };
         match run.state {
             CiState::Completed(Conclusion::Success) => Ok(()),
-            _ => Err(self.ci_problem(clients, &slug, &run).await),
+            _ => Err(self.ci_problem(clients, flow, &slug, &run).await),
         }
     }
 
@@ -327,7 +430,7 @@ impl Path<'_> {
         &self,
         clients: &Clients,
         slug: &RepoSlug,
-        commit: &CommitSha,
+        Pushed { commit, is_new }: &Pushed,
         policy: &Policy,
     ) -> Result<CiRun, Error> {
         let outcome = towpath_core::wait::until(
@@ -345,7 +448,7 @@ impl Path<'_> {
             return Err(Error::new(ErrorKind::TimedOut, "CI", "find a run of", slug)
                 .because(format!("the push of {} started none", commit.short())));
         };
-        if !self.pushed_now(slug) && matches!(run.state, CiState::Completed(_)) {
+        if !is_new && matches!(run.state, CiState::Completed(_)) {
             clients.github.rerun(slug, run.id).await?;
             run.attempt += 1;
         }
@@ -353,17 +456,22 @@ impl Path<'_> {
     }
 
     /// What CI's own steps said of the failure, else the end of the failed job's log.
-    async fn ci_problem(&self, clients: &Clients, slug: &RepoSlug, run: &CiRun) -> Problem {
+    async fn ci_problem(&self, clients: &Clients, flow: &str, slug: &RepoSlug, run: &CiRun) -> Problem {
         let next = "Mend it in a new commit; what is done stays done.".to_owned();
-        let record = self.live.record();
-        let failed = record.steps.iter().find(|step| step.state == StepState::Failed);
-        if let Some(step) = failed {
-            let cause = step.failure.clone().unwrap_or_default();
-            return Problem { step: Some(step.step), cause, next, waiting: false };
+        if let Some((step, cause)) = self.live.failure(flow) {
+            return Problem {
+                step: Some(step),
+                cause,
+                next,
+                waiting: false,
+            };
         }
         let mut cause = format!("CI run {} of {slug} ended as {:?}", run.id, run.state);
         if let Ok(jobs) = clients.github.jobs(slug, run.id).await {
-            for job in jobs.iter().filter(|job| job.state != CiState::Completed(Conclusion::Success)) {
+            for job in jobs
+                .iter()
+                .filter(|job| job.state != CiState::Completed(Conclusion::Success))
+            {
                 if let Ok(log) = clients.github.log(slug, job.id, 15).await {
                     cause.push_str(&format!("\nlog of job {}:\n{log}", job.name));
                 }
@@ -376,7 +484,12 @@ impl Path<'_> {
                 Err::<(towpath_flow::Evidence, ()), _>(failure)
             })
             .await;
-        Problem { step: Some(Step::TriggerCi), cause, next, waiting: false }
+        Problem {
+            step: Some(Step::TriggerCi),
+            cause,
+            next,
+            waiting: false,
+        }
     }
 
     /// What CI promoted, read from the deployment repository: that is where everybody learns of it.
@@ -386,8 +499,17 @@ impl Path<'_> {
         commit: &CommitSha,
     ) -> Result<(CommitSha, ImageRef, Vec<Digest>), Error> {
         let (deploy, main) = (repository("deploy")?, main_branch()?);
-        let missing = || Error::new(ErrorKind::NotFound, "whole-path", "find the promotion of", commit.short());
-        let mut history = clients.github.history(&deploy, &main, Some(DEPLOYMENT_FILE.to_owned()));
+        let missing = || {
+            Error::new(
+                ErrorKind::NotFound,
+                "whole-path",
+                "find the promotion of",
+                commit.short(),
+            )
+        };
+        let mut history = clients
+            .github
+            .history(&deploy, &main, Some(DEPLOYMENT_FILE.to_owned()));
         let mut promoted = None;
         while let Some(found) = history.next().await {
             let found: Commit = found?;
@@ -397,18 +519,29 @@ impl Path<'_> {
             }
         }
         let promoted = promoted.ok_or_else(missing)?;
-        let file = clients.github.file(&deploy, &promoted, DEPLOYMENT_FILE).await?.ok_or_else(missing)?;
+        let file = clients
+            .github
+            .file(&deploy, &promoted, DEPLOYMENT_FILE)
+            .await?
+            .ok_or_else(missing)?;
         let located = clients.ecr.locate(&"shop/web".parse()?).await?;
         let images = manifest::images_of(&file, &located).map_err(|problem| missing().because(problem))?;
         let image = images.into_iter().next().ok_or_else(missing)?;
         let resolved = clients.ecr.resolve(&image).await?.ok_or_else(missing)?;
-        let platforms = resolved.platforms.into_iter().map(|platform| platform.digest).collect();
+        let platforms = resolved
+            .platforms
+            .into_iter()
+            .map(|platform| platform.digest)
+            .collect();
         Ok((promoted, image, platforms))
     }
 }
 
 fn at(step: Step, error: Error) -> Problem {
-    Problem { step: Some(step), ..Problem::from(error) }
+    Problem {
+        step: Some(step),
+        ..Problem::from(error)
+    }
 }
 
 fn repository(name: &str) -> Result<RepoSlug, Error> {
@@ -429,8 +562,9 @@ fn application(repository_url: &str) -> Result<App, Error> {
             "syncPolicy": {"automated": {"prune": true, "selfHeal": true}},
         },
     });
-    serde_json::from_value(app)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "Argo CD", "describe", "the application").caused_by(error))
+    serde_json::from_value(app).map_err(|error| {
+        Error::new(ErrorKind::Invalid, "Argo CD", "describe", "the application").caused_by(error)
+    })
 }
 
 /// A runner owns its approver; the path's is shared with its caller.

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use towpath_core::Cancellation;
 use towpath_elements::{Error, ErrorKind, Result};
-use towpath_flow::{Approver, Decision, Event, Happening, Question, RunRecord, StepState, page, table};
+use towpath_flow::page::{PageFacts, page, table};
+use towpath_flow::{Approver, Decision, Event, Happening, Question, RunRecord, StepState};
 use towpath_lab::{Lab, ORGANIZATION};
 
 /// The run stopped, and says why.
@@ -42,7 +43,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let lab = Lab::start().await.map_err(broken)?;
     let projects = Projects::lay_out(args, lab.ecr().registry_host())?;
     if let Some(own) = &projects.own_library {
-        crate::project::offer_dependencies(own, &lab).await?;
+        crate::offer::offer_dependencies(own, &lab).await?;
     }
     let display = Arc::new(Display::new());
     let watcher = Arc::clone(&display);
@@ -54,21 +55,38 @@ async fn run(args: &Args) -> Result<ExitCode> {
             stop.cancel();
         }
     });
-    let program = std::env::current_exe()
-        .map_err(|error| Error::new(ErrorKind::Invalid, "whole-path", "find", "its own program").caused_by(error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Invalid, "whole-path", "find", "its own program").caused_by(error)
+    })?;
     let path = Path {
         lab: &lab,
         projects: &projects,
         fail: args.fail,
         program: &program,
         live: live.clone(),
-        approver: Arc::new(Person { args: args.clone(), display: Arc::clone(&display) }),
+        approver: Arc::new(Person {
+            args: args.clone(),
+            display: Arc::clone(&display),
+        }),
         cancellation: cancellation.clone(),
     };
     let outcome = path.take().await?;
     display.finish();
     let record = live.record();
-    let folder = write_record(&record)?;
+    let next_move = match &outcome {
+        Outcome::Stopped(problems) => problems.first().map(|problem| problem.next.clone()),
+        Outcome::Waiting(_) => Some("Run it again with --yes, or in a terminal to be asked.".to_owned()),
+        Outcome::Complete => None,
+    };
+    let title = Some("A reviewed commit, steps 1 to 13".to_owned());
+    let folder = write_record(
+        &record,
+        &PageFacts {
+            title,
+            next_move,
+            ..PageFacts::default()
+        },
+    )?;
     say(&format!("\n{}", table(&record)));
     say(&format!("record  {}", folder.join("whole-path.json").display()));
     say(&format!("page    {}", folder.join("whole-path.html").display()));
@@ -100,8 +118,14 @@ fn conclude(outcome: &Outcome, record: &RunRecord) -> u8 {
 }
 
 fn explain(problem: &Problem, record: &RunRecord) {
-    let place = problem.step.map_or_else(|| "The path stopped.".to_owned(), |step| format!("Stopped at {step}."));
-    say(&format!("\n{place}\n  cause     {}", problem.cause.replace('\n', "\n            ")));
+    let place = problem.step.map_or_else(
+        || "The path stopped.".to_owned(),
+        |step| format!("Stopped at {step}."),
+    );
+    say(&format!(
+        "\n{place}\n  cause     {}",
+        problem.cause.replace('\n', "\n            ")
+    ));
     let list = |wanted: fn(StepState) -> bool| {
         let steps: Vec<String> = record
             .steps
@@ -109,7 +133,11 @@ fn explain(problem: &Problem, record: &RunRecord) {
             .filter(|step| wanted(step.state))
             .map(|step| format!("{} {}", step.step.number(), step.step.title()))
             .collect();
-        if steps.is_empty() { "nothing".to_owned() } else { steps.join(", ") }
+        if steps.is_empty() {
+            "nothing".to_owned()
+        } else {
+            steps.join(", ")
+        }
     };
     say(&format!("  done      {}", list(|state| state == StepState::Done)));
     say(&format!("  not done  {}", list(|state| state != StepState::Done)));
@@ -117,7 +145,7 @@ fn explain(problem: &Problem, record: &RunRecord) {
 }
 
 /// Where results go: `target/towpath` of the workspace, or of wherever cargo builds into.
-fn write_record(record: &RunRecord) -> Result<PathBuf> {
+fn write_record(record: &RunRecord, facts: &PageFacts) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let folder = target.join("towpath");
     let failed = |error: std::io::Error| {
@@ -126,13 +154,14 @@ fn write_record(record: &RunRecord) -> Result<PathBuf> {
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let json = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
     std::fs::write(folder.join("whole-path.json"), json).map_err(failed)?;
-    std::fs::write(folder.join("whole-path.html"), page(record)).map_err(failed)?;
+    std::fs::write(folder.join("whole-path.html"), page(record, facts)).map_err(failed)?;
     Ok(folder)
 }
 
 fn print_json(record: &RunRecord) -> Result<()> {
-    let failed =
-        |error: std::io::Error| Error::new(ErrorKind::Invalid, "whole-path", "print", "the record").because(error);
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Invalid, "whole-path", "print", "the record").because(error)
+    };
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, record).map_err(|error| failed(error.into()))?;
     writeln!(out).map_err(failed)
@@ -140,11 +169,18 @@ fn print_json(record: &RunRecord) -> Result<()> {
 
 async fn keep(lab: &Lab, folder: &std::path::Path, cancellation: &Cancellation) -> Result<()> {
     let file = folder.join("lab.env");
-    let failed =
-        |error: std::io::Error| Error::new(ErrorKind::Invalid, "whole-path", "write", file.display()).because(error);
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Invalid, "whole-path", "write", file.display()).because(error)
+    };
     let mut open = std::fs::OpenOptions::new();
     use std::os::unix::fs::OpenOptionsExt;
-    let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&file).map_err(failed)?;
+    let mut out = open
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&file)
+        .map_err(failed)?;
     for (key, value) in lab.environment() {
         writeln!(out, "{key}={value}").map_err(failed)?;
     }
@@ -171,10 +207,18 @@ impl Approver for Person {
     async fn decide(&self, question: &Question) -> Option<Decision> {
         if self.args.fail == Some(Fault::PlanRejected) {
             let note = Some("the network must not change this week".to_owned());
-            return Some(Decision { approved: false, by: "the operator".into(), note });
+            return Some(Decision {
+                approved: false,
+                by: "the operator".into(),
+                note,
+            });
         }
         if self.args.yes {
-            return Some(Decision { approved: true, by: "--yes".into(), note: None });
+            return Some(Decision {
+                approved: true,
+                by: "--yes".into(),
+                note: None,
+            });
         }
         if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
             return None;
@@ -183,7 +227,11 @@ impl Approver for Person {
         let display = Arc::clone(&self.display);
         let answer = tokio::task::spawn_blocking(move || display.ask(&text, "Apply exactly this? [y/N] "));
         let approved = answer.await.ok()?;
-        Some(Decision { approved, by: "the person at the terminal".into(), note: None })
+        Some(Decision {
+            approved,
+            by: "the person at the terminal".into(),
+            note: None,
+        })
     }
 }
 
@@ -199,7 +247,10 @@ impl Display {
         let bars = std::io::stderr()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Self { bars, open: Mutex::default() }
+        Self {
+            bars,
+            open: Mutex::default(),
+        }
     }
 
     fn show(&self, event: &Event) {
@@ -225,12 +276,18 @@ impl Display {
             }
             Happening::Failed { reason, .. } => {
                 self.close(event);
-                self.line(&line("✗", &format!(": {}", reason.lines().next().unwrap_or_default())));
+                self.line(&line(
+                    "✗",
+                    &format!(": {}", reason.lines().next().unwrap_or_default()),
+                ));
             }
             Happening::Decided { approved, by } => {
                 self.close(event);
                 let said = if *approved { "confirmed" } else { "rejected" };
-                self.line(&line(if *approved { "✓" } else { "✗" }, &format!(": {said} by {by}")));
+                self.line(&line(
+                    if *approved { "✓" } else { "✗" },
+                    &format!(": {said} by {by}"),
+                ));
             }
             _ => {}
         }
@@ -238,7 +295,12 @@ impl Display {
 
     fn close(&self, event: &Event) {
         let key = (event.step.number(), event.title.clone());
-        if let Some(bar) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
+        if let Some(bar) = self
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key)
+        {
             bar.finish_and_clear();
         }
     }
