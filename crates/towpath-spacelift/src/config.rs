@@ -123,7 +123,7 @@ impl Spacelift {
     /// # Errors
     /// *Invalid*, naming the variable that is missing.
     pub fn from_env() -> Result<SpaceliftBuilder> {
-        SpaceliftBuilder::from_env(|name| EnvSecret::read(name))
+        SpaceliftBuilder::from_env(EnvSecret::read)
     }
 }
 

@@ -90,9 +90,6 @@ async fn only_what_was_seen_is_confirmed() {
     let world = World::start().await;
     let (stack, run) = (world.stack(), world.planned().await);
     let seen = world.seen(&run).await;
-    // The plan changes under the reader.
-    world.push("terraform_data.other");
-    assert!(world.lab.set_environment("shared", "TF_VAR_more", "1"));
     let mut other = seen.clone();
     other.plan = towpath_core::Digest::sha256_of("another plan");
     let error = world.client.confirm(other).await.unwrap_err();
@@ -111,6 +108,27 @@ async fn only_what_was_seen_is_confirmed() {
         error.is_conflict() && error.to_string().contains("discarded"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_plan_that_was_made_anew_is_not_confirmed() {
+    let world = World::start().await;
+    let one = |name: &str| format!("resource \"terraform_data\" \"{name}\" {{\n  input = \"x\"\n}}\n");
+    let two = world.push_text(&format!("{}{}", one("a"), one("b")));
+    let run = world.client.trigger(&world.stack(), &two).await.unwrap().id;
+    world.decided(&run).await;
+    let seen = world.seen(&run).await;
+    world
+        .lab
+        .replan("shared", run.as_str(), &["terraform_data.a"])
+        .unwrap();
+    world.decided(&run).await;
+    let error = world.client.confirm(seen).await.unwrap_err();
+    assert!(
+        error.is_conflict() && error.to_string().contains("1 to add"),
+        "{error}"
+    );
+    assert_eq!(world.lab.runs_of("shared")[0].state(), LabState::Unconfirmed);
 }
 
 #[tokio::test]
@@ -169,6 +187,7 @@ async fn a_lost_answer_to_a_confirmation_is_looked_up() {
     // The first request of `confirm` reads; the second is the mutation.
     world.lose_second_answer();
     world.client.confirm(seen).await.unwrap();
+    assert_eq!(world.lost_answers(), 1);
     assert_eq!(world.ended(&run).await.state, RunState::Finished);
 }
 
@@ -182,7 +201,8 @@ async fn a_lost_answer_to_a_trigger_starts_one_run() {
         .trigger_run(&world.stack(), RunRequest::of(&world.commit()))
         .await
         .unwrap();
-    let runs = world.lab.runs();
+    assert_eq!(world.lost_answers(), 1);
+    let runs = world.lab.runs_of("shared");
     assert_eq!((runs.len(), runs[0].id.as_str()), (1, run.id.as_str()));
 }
 

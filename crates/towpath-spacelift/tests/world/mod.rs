@@ -121,6 +121,16 @@ impl World {
         }
     }
 
+    /// How many requests were carried out without an answer.
+    pub(crate) fn lost_answers(&self) -> usize {
+        self.lab
+            .requests()
+            .all()
+            .iter()
+            .filter(|seen| seen.status.is_none())
+            .count()
+    }
+
     /// The next request is answered, and the one after it is carried out without an answer.
     pub(crate) fn lose_second_answer(&self) {
         self.lab.faults().inject(Fault::delay("graphql", Duration::ZERO));
