@@ -240,10 +240,9 @@ impl GitHub {
             return Err(self.connection.refused(&answer));
         }
         // A directory has no raw form: it comes as the JSON list of its entries, and is not a file.
-        let is_list = answer.header("content-type").is_some_and(|media_type| {
-            let media_type = media_type.to_ascii_lowercase();
-            media_type.starts_with("application/json") || media_type.contains("object")
-        });
+        let is_list = answer
+            .header("content-type")
+            .is_some_and(|media_type| media_type.to_ascii_lowercase().starts_with("application/json"));
         Ok((!is_list).then(|| answer.into_body()))
     }
 

@@ -80,6 +80,10 @@ fn kind(status: u16, refusal: &Refusal) -> Option<ErrorKind> {
         403 if says(&["already running", "already been"]) => Some(ErrorKind::Conflict),
         // A pull request that cannot be merged as it stands.
         405 => Some(ErrorKind::Conflict),
+        // Rules refuse with either status, depending on the endpoint and on the kind of rule.
+        409 | 422 if says(&["protected branch", "repository rule", "through a pull request"]) => {
+            Some(ErrorKind::Denied)
+        }
         422 if says(&["no commit found", "does not exist"]) => Some(ErrorKind::NotFound),
         422 if says(&[
             "already_exists",
@@ -91,7 +95,6 @@ fn kind(status: u16, refusal: &Refusal) -> Option<ErrorKind> {
         {
             Some(ErrorKind::Conflict)
         }
-        422 if says(&["protected branch", "repository rule"]) => Some(ErrorKind::Denied),
         451 => Some(ErrorKind::Denied),
         _ => None,
     }
@@ -144,6 +147,9 @@ fn advice(status: u16, kind: ErrorKind, answer: &Answer) -> Option<String> {
     Some(match (kind, status) {
         (ErrorKind::Unauthenticated, _) => {
             "check that the token is whole, not expired and not revoked".into()
+        }
+        (ErrorKind::Denied, 409 | 422) => {
+            "open a pull request instead, or let the rules of the branch be bypassed by this token".into()
         }
         (ErrorKind::Denied, 403) => match answer.header("x-accepted-github-permissions") {
             Some(wanted) => format!("the token needs one of the permissions {wanted}"),
