@@ -2,7 +2,7 @@
 //! prints the table.
 
 use std::error::Error;
-use towpath_flow::page::{PageFacts, page, table};
+use towpath_flow::{page, table};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -12,8 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(&record).map_err(|error| format!("cannot read {record}: {error}"))?;
     let record =
         serde_json::from_str(&text).map_err(|error| format!("{record} is no run record: {error}"))?;
-    std::fs::write(&html, page(&record, &PageFacts::default()))
-        .map_err(|error| format!("cannot write {html}: {error}"))?;
+    std::fs::write(&html, page(&record)).map_err(|error| format!("cannot write {html}: {error}"))?;
     #[expect(
         clippy::print_stdout,
         reason = "printing the table is what the program is for"

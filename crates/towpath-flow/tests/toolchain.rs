@@ -99,7 +99,10 @@ async fn a_library_is_fetched_built_packed_published_and_depended_on() {
     let greeting = PackageId::cargo("towpath-greeting").unwrap().at("1.0.0").unwrap();
 
     assert_eq!(cargo.describe(&project).await.unwrap(), version);
-    assert_eq!(cargo.fetch(&project, &access).await.unwrap(), [greeting.clone()]);
+    assert_eq!(
+        cargo.fetch(&project, &access).await.unwrap(),
+        std::slice::from_ref(&greeting)
+    );
     let held = workshop
         .lab
         .version("acme", "libraries", greeting.package(), "1.0.0");

@@ -17,13 +17,13 @@ use text::{duration, escaped, shortened};
 /// What a page says besides the record.
 ///
 /// ```
-/// use towpath_flow::{RunRecord, page::{PageFacts, page}};
+/// use towpath_flow::{PageFacts, RunRecord, page_with};
 /// let facts = PageFacts {
 ///     title: Some("Release 1.4".into()),
 ///     notes: vec![("branch".into(), "main".into())],
 ///     ..PageFacts::default()
 /// };
-/// assert!(page(&RunRecord::new("release-1.4"), &facts).contains("<h1>Release 1.4</h1>"));
+/// assert!(page_with(&RunRecord::new("release-1.4"), &facts).contains("<h1>Release 1.4</h1>"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageFacts {
@@ -38,12 +38,17 @@ pub struct PageFacts {
 /// Renders a run record as one self-contained HTML page. The record may be of a run that is still going on.
 ///
 /// ```
-/// use towpath_flow::{RunRecord, page::{PageFacts, page}};
-/// let html = page(&RunRecord::new("<demo>"), &PageFacts::default());
+/// use towpath_flow::{RunRecord, page};
+/// let html = page(&RunRecord::new("<demo>"));
 /// assert!(html.starts_with("<!doctype html>"));
 /// assert!(html.contains("&lt;demo&gt;") && !html.contains("<demo>"));
 /// ```
-pub fn page(record: &RunRecord, facts: &PageFacts) -> String {
+pub fn page(record: &RunRecord) -> String {
+    page_with(record, &PageFacts::default())
+}
+
+/// Renders a run record as [`page`] does, and says a few things that no record has.
+pub fn page_with(record: &RunRecord, facts: &PageFacts) -> String {
     let heading = facts.title.as_deref().unwrap_or(&record.run);
     format!(
         "<!doctype html>\n\
@@ -54,11 +59,11 @@ pub fn page(record: &RunRecord, facts: &PageFacts) -> String {
          <header>\n<p class=\"brand\">Towpath run{run}</p>\n<h1>{title}</h1>\n{summary}{notes}</header>\n\
          <main>\n\
          <section aria-labelledby=\"path\">\n<h2 id=\"path\">The path</h2>\n{legend}\
-         <div class=\"scroll\">{diagram}</div>\n</section>\n\
+         <div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"The path, drawn\">{diagram}</div>\n</section>\n\
          <section aria-labelledby=\"time\">\n<h2 id=\"time\">Timeline</h2>\n\
-         <div class=\"scroll\">{timeline}</div>\n</section>\n\
+         <div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"Timeline, drawn\">{timeline}</div>\n</section>\n\
          <section aria-labelledby=\"steps\">\n<h2 id=\"steps\">Steps</h2>\n\
-         <div class=\"scroll\">{steps}</div>\n</section>\n\
+         <div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"Table of steps\">{steps}</div>\n</section>\n\
          </main>\n</body>\n</html>\n",
         title = escaped(heading),
         outcome = escaped(&outcome(record).1),

@@ -15,7 +15,7 @@ const TIME: usize = 10;
 /// nothing in a record can steer a terminal. Every line ends in a line break.
 ///
 /// ```
-/// use towpath_flow::{RunRecord, page::table};
+/// use towpath_flow::{RunRecord, table};
 /// let text = table(&RunRecord::new("demo"));
 /// assert!(text.starts_with("step  what happened"));
 /// assert!(text.lines().all(|line| line.chars().count() <= 120));

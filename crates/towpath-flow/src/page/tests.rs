@@ -4,7 +4,7 @@
     reason = "a test fails by panicking"
 )]
 
-use super::{PageFacts, page, table};
+use super::{PageFacts, page, page_with, table};
 use crate::{RunRecord, StepState};
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
@@ -54,10 +54,10 @@ proptest! {
     #[test]
     fn text_stays_text(text in any::<String>(), wall in 0_i64..200_000_000) {
         prop_assert_eq!(
-            markup(&page(&filled(&text, 5), &facts(&text))),
-            markup(&page(&filled("plain", 5), &facts("plain")))
+            markup(&page_with(&filled(&text, 5), &facts(&text))),
+            markup(&page_with(&filled("plain", 5), &facts("plain")))
         );
-        page(&filled(&text, wall), &PageFacts::default());
+        page(&filled(&text, wall));
         let table = table(&filled(&text, wall));
         for line in table.lines() {
             prop_assert!(line.chars().count() <= 120, "{} columns: {line:?}", line.chars().count());
@@ -68,10 +68,7 @@ proptest! {
 
 #[test]
 fn markup_in_evidence_is_shown_not_obeyed() {
-    let html = page(
-        &filled("<script>alert('1 & 2')</script>\"\u{1b}[2J", 5),
-        &PageFacts::default(),
-    );
+    let html = page(&filled("<script>alert('1 & 2')</script>\"\u{1b}[2J", 5));
     assert!(!html.contains("<script"));
     assert!(!html.contains('\u{1b}'));
     assert!(html.contains("&lt;script&gt;alert(&#39;1 &amp; 2&#39;)&lt;/script&gt;&quot;\u{fffd}[2J"));
@@ -79,7 +76,7 @@ fn markup_in_evidence_is_shown_not_obeyed() {
 
 #[test]
 fn a_page_needs_nothing_but_itself() {
-    let html = page(&filled("x", 5), &facts("x"));
+    let html = page_with(&filled("x", 5), &facts("x"));
     for outside in ["http:", "https:", "src=", "<link", "<script", "@import", "url(//"] {
         assert!(!html.contains(outside), "{outside}");
     }
@@ -96,7 +93,7 @@ fn a_page_needs_nothing_but_itself() {
 
 #[test]
 fn each_element_and_each_step_is_drawn() {
-    let html = page(&RunRecord::new("r"), &PageFacts::default());
+    let html = page(&RunRecord::new("r"));
     for letter in [
         "A", "B", "C", "D1", "D2", "D3", "E1", "E2", "F", "G", "H", "I", "J", "K",
     ] {
@@ -130,13 +127,13 @@ fn the_summary_names_what_matters_most() {
         said(&[(10, StepState::Waiting)]),
         "waiting for a human at step 11 (plan confirmed)"
     );
-    assert!(page(&filled("x", 1240), &PageFacts::default()).contains("<dd>1.24 s</dd>"));
+    assert!(page(&filled("x", 1240)).contains("<dd>1.24 s</dd>"));
 }
 
 #[test]
 fn a_record_that_lacks_steps_is_shown_as_it_is() {
     let record = serde_json::from_str(r#"{"run":"r","started":null,"finished":null,"steps":[]}"#).unwrap();
-    assert!(page(&record, &PageFacts::default()).contains("not begun"));
+    assert!(page(&record).contains("not begun"));
     assert_eq!(table(&record).lines().count(), 2);
 }
 
