@@ -194,9 +194,9 @@ fn settle(step: &mut StepRecord, open: &BTreeMap<Key, u32>) {
 /// Adds a fact; a second, different value of the same name stands behind the first.
 fn add(evidence: &mut Evidence, name: &str, value: &str) {
     match evidence.get_mut(name) {
-        Some(known) if known.split(", ").any(|part| part == value) => {}
+        Some(known) if known.split("; ").any(|part| part == value) => {}
         Some(known) => {
-            known.push_str(", ");
+            known.push_str("; ");
             known.push_str(value);
         }
         None => {
@@ -234,7 +234,7 @@ mod tests {
         record.take_in(&event("b", done("two")));
         let step = record.step(Step::StoreBuild);
         assert_eq!((step.state, step.requests), (StepState::Done, 4));
-        assert_eq!(step.evidence["digest"], "one, two");
+        assert_eq!(step.evidence["digest"], "one; two");
     }
 
     #[test]

@@ -163,7 +163,8 @@ impl Path<'_> {
         let elements = reach
             .elements(&github, &self.cancellation)
             .with_registry(Arc::clone(&ecr) as _)
-            .with_delivery(Arc::new(reach.argocd(&github)?)); //INFRA
+            .with_delivery(Arc::new(reach.argocd(&github)?))
+            .with_infrastructure(Arc::new(reach.spacelift()?));
         Ok(Clients {
             author: reach.github(token(AUTHOR))?,
             github,

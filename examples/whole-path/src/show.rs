@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use towpath_core::Cancellation;
 use towpath_elements::{Error, ErrorKind, Result};
-use towpath_flow::page::{PageFacts, page, table};
-use towpath_flow::{Approver, Decision, Event, Happening, Question, RunRecord, StepState};
+use towpath_flow::{
+    Approver, Decision, Event, Happening, PageFacts, Question, RunRecord, StepState, page_with, table,
+};
 use towpath_lab::{Lab, ORGANIZATION};
 
 /// The run stopped, and says why.
@@ -154,7 +155,7 @@ fn write_record(record: &RunRecord, facts: &PageFacts) -> Result<PathBuf> {
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let json = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
     std::fs::write(folder.join("whole-path.json"), json).map_err(failed)?;
-    std::fs::write(folder.join("whole-path.html"), page(record, facts)).map_err(failed)?;
+    std::fs::write(folder.join("whole-path.html"), page_with(record, facts)).map_err(failed)?;
     Ok(folder)
 }
 
