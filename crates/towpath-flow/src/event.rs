@@ -40,6 +40,8 @@ pub enum Happening {
     Failed {
         /// Why.
         reason: String,
+        /// Whether trying again later can help.
+        retryable: bool,
         /// How many requests it took.
         requests: u64,
     },

@@ -163,7 +163,7 @@ impl RunRecord {
                     step.failure = Some(format!("{by} rejected {}", event.title));
                 }
             }
-            Happening::Failed { reason, requests } => {
+            Happening::Failed { reason, requests, .. } => {
                 close(&mut self.open, &key);
                 step.requests += requests;
                 self.failed.insert(key);
@@ -245,6 +245,7 @@ mod tests {
             "a",
             Happening::Failed {
                 reason: "no".into(),
+                retryable: false,
                 requests: 1,
             },
         ));
@@ -253,6 +254,7 @@ mod tests {
             "a",
             Happening::Failed {
                 reason: "no".into(),
+                retryable: false,
                 requests: 1,
             },
         ));
@@ -289,7 +291,14 @@ mod tests {
         let mut record = RunRecord::new("r");
         record.take_in(&event("a", Happening::Started));
         let reason = "no".to_owned();
-        record.take_in(&event("a", Happening::Failed { reason, requests: 1 }));
+        record.take_in(&event(
+            "a",
+            Happening::Failed {
+                reason,
+                retryable: false,
+                requests: 1,
+            },
+        ));
         record.take_in(&event("a", Happening::Started));
         assert_eq!(record.step(Step::StoreBuild).state, StepState::Running);
         record.take_in(&event("a", done()));

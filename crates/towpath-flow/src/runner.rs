@@ -394,6 +394,7 @@ impl Engine for Active<'_> {
                     title,
                     Happening::Failed {
                         reason: failure.message.clone(),
+                        retryable: failure.retryable,
                         requests,
                     },
                 );

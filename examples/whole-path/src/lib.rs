@@ -16,6 +16,7 @@ mod reach;
 mod show;
 
 pub use args::{Args, Command, Fault};
+pub use offer::offer_dependencies;
 pub use path::{Outcome, Path, Problem};
 pub use project::Projects;
 pub use reach::Reach;

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use towpath_core::requests;
-use towpath_flow::{Event, Evidence, Happening, Progress, RunRecord, Step};
+use towpath_elements::Error;
+use towpath_flow::{Event, Evidence, Failure, Happening, Progress, RunRecord, Step};
 
 /// The record of a run, and whoever watches it. Cheap to clone.
 #[derive(Clone)]
@@ -18,7 +19,7 @@ pub struct Live {
     record: Arc<Mutex<RunRecord>>,
     watcher: Arc<dyn Fn(&Event) + Send + Sync>,
     /// Where and why each flow failed last.
-    failures: Arc<Mutex<HashMap<String, (Step, String)>>>,
+    failures: Arc<Mutex<HashMap<String, Failed>>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -39,9 +40,17 @@ impl Live {
 
     /// Takes in an event.
     pub fn tell(&self, event: &Event) {
-        if let Happening::Failed { reason, .. } = &event.happening {
+        if let Happening::Failed {
+            reason, retryable, ..
+        } = &event.happening
+        {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            failures.insert(event.flow.clone(), (event.step, reason.clone()));
+            let failed = Failed {
+                step: event.step,
+                reason: reason.clone(),
+                retryable: *retryable,
+            };
+            failures.insert(event.flow.clone(), failed);
         }
         self.record
             .lock()
@@ -51,7 +60,7 @@ impl Live {
     }
 
     /// Where and why a flow failed, if it did.
-    pub fn failure(&self, flow: &str) -> Option<(Step, String)> {
+    pub fn failure(&self, flow: &str) -> Option<Failed> {
         self.failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -74,12 +83,12 @@ impl Live {
     ///
     /// # Errors
     /// What was done said.
-    pub async fn during<T, E: std::fmt::Display>(
+    pub async fn during<T>(
         &self,
         step: Step,
         title: impl Into<String>,
-        work: impl Future<Output = Result<(Evidence, T), E>>,
-    ) -> Result<T, E> {
+        work: impl Future<Output = Result<(Evidence, T), Error>>,
+    ) -> Result<T, Error> {
         let title = title.into();
         let event = |happening| Event {
             at: Timestamp::now(),
@@ -99,8 +108,10 @@ impl Live {
                 Ok(value)
             }
             (Err(error), requests) => {
+                let failure = Failure::from(&error);
                 self.tell(&event(Happening::Failed {
-                    reason: error.to_string(),
+                    reason: failure.message,
+                    retryable: failure.retryable,
                     requests,
                 }));
                 Err(error)
@@ -134,6 +145,17 @@ impl Live {
             _task: AbortOnDropHandle::new(task),
         })
     }
+}
+
+/// How a flow failed.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub reason: String,
+    /// Whether trying again later can help.
+    pub retryable: bool,
 }
 
 /// An open ear, until it is dropped.

@@ -5,24 +5,24 @@ use std::path::{Path, PathBuf};
 use towpath_elements::Result;
 
 /// Puts what a crate of the caller's depends on into the lab's public source, from what this machine's cargo has: the lab
-/// reaches nothing outside.
+/// reaches nothing outside. Cargo looks at the copy in `library`, so that the caller's folder `own` stays as it is.
 ///
 /// # Errors
 /// *Invalid* where cargo cannot say or has not what the crate needs.
-pub(crate) async fn offer_dependencies(library: &Path, lab: &towpath_lab::Lab) -> Result<()> {
+pub async fn offer_dependencies(own: &Path, library: &Path, lab: &towpath_lab::Lab) -> Result<()> {
     let output = tokio::process::Command::new("cargo")
         .current_dir(library)
         .args(["metadata", "--format-version", "1"])
         .stdin(std::process::Stdio::null())
         .output()
         .await
-        .map_err(|error| invalid(library, error).advise("install Rust"))?;
+        .map_err(|error| invalid(own, error).advise("install Rust"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(invalid(library, format!("cargo cannot read it: {}", said.trim())));
+        return Err(invalid(own, format!("cargo cannot read it: {}", said.trim())));
     }
     let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| invalid(library, error))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| invalid(own, error))?;
     let text = |package: &serde_json::Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let wanted: Vec<(String, String)> = metadata["packages"]
         .as_array()
@@ -41,7 +41,7 @@ pub(crate) async fn offer_dependencies(library: &Path, lab: &towpath_lab::Lab) -
         .stdin(std::process::Stdio::null())
         .output()
         .await
-        .map_err(|error| invalid(library, error))?;
+        .map_err(|error| invalid(own, error))?;
     if !fetched.status.success() {
         let said = String::from_utf8_lossy(&fetched.stderr);
         return Err(invalid(
@@ -52,7 +52,7 @@ pub(crate) async fn offer_dependencies(library: &Path, lab: &towpath_lab::Lab) -
     let missing = lab
         .codeartifact()
         .seed_from_cargo_home(&cargo_home(), &wanted)
-        .map_err(|error| invalid(library, error))?;
+        .map_err(|error| invalid(own, error))?;
     match missing.as_slice() {
         [] => Ok(()),
         some => {

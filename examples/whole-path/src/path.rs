@@ -1,7 +1,7 @@
 //! The path itself: four repositories are pushed, and the flows carry them through.
 
 use crate::git::WorkingCopy;
-use crate::live::Live;
+use crate::live::{Failed, Live};
 use crate::{Fault, Projects, Reach, fault};
 use futures_util::StreamExt;
 use std::fmt;
@@ -459,10 +459,19 @@ impl Path<'_> {
     /// What CI's own steps said of the failure, else the end of the failed job's log.
     async fn ci_problem(&self, clients: &Clients, flow: &str, slug: &RepoSlug, run: &CiRun) -> Problem {
         let next = "Mend it in a new commit; what is done stays done.".to_owned();
-        if let Some((step, cause)) = self.live.failure(flow) {
+        if let Some(Failed {
+            step,
+            reason,
+            retryable,
+        }) = self.live.failure(flow)
+        {
+            let next = match retryable {
+                true => "Run CI again once the service answers; what is done stays done.".to_owned(),
+                false => next,
+            };
             return Problem {
                 step: Some(step),
-                cause,
+                cause: reason,
                 next,
                 waiting: false,
             };

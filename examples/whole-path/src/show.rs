@@ -44,7 +44,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let lab = Lab::start().await.map_err(broken)?;
     let projects = Projects::lay_out(args, lab.ecr().registry_host())?;
     if let Some(own) = &projects.own_library {
-        crate::offer::offer_dependencies(own, &lab).await?;
+        crate::offer::offer_dependencies(own, &projects.library, &lab).await?;
     }
     let display = Arc::new(Display::new());
     let watcher = Arc::clone(&display);
