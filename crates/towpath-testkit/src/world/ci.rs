@@ -334,4 +334,13 @@ impl World {
     pub fn next_ci_run(&self, repository: &RepoSlug, ending: CiEnding) {
         self.with(|state, _| state.ci.next.push((repository.clone(), ending)));
     }
+
+    /// The newest run that a commit started, as the run's own environment would name it.
+    pub fn ci_run_of(&self, repository: &RepoSlug, commit: &CommitSha) -> Option<CiRunId> {
+        self.with(|state, _| {
+            let of_the_commit = |run: &StoredRun| run.repository == *repository && run.commit == *commit;
+            let at = state.ci.runs.iter().rposition(of_the_commit)?;
+            Some(CiRunId(at as u64 + 1))
+        })
+    }
 }
