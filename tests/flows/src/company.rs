@@ -290,3 +290,21 @@ impl Approver for Says {
         })
     }
 }
+
+/// What a company's world looks like once everything that goes on by itself has come to rest.
+pub async fn at_rest(company: &Company) -> String {
+    tokio::time::sleep(HOUR).await;
+    let snapshot = company.world.snapshot().to_string();
+    snapshot.replace(&*company.folder.path().to_string_lossy(), "")
+}
+
+/// How often each method changed the world, by element and method.
+pub fn effects(company: &Company) -> BTreeMap<String, usize> {
+    let mut effects = BTreeMap::new();
+    for call in company.world.changes() {
+        *effects
+            .entry(format!("{:?}.{}", call.element, call.method))
+            .or_default() += 1;
+    }
+    effects
+}

@@ -11,6 +11,6 @@ mod company;
 mod crashing;
 mod toolchain;
 
-pub use company::{Company, Inputs, Says, main_branch};
+pub use company::{Company, Inputs, Says, at_rest, effects, main_branch};
 pub use crashing::{Crash, CrashingJournal};
 pub use toolchain::Pretend;
