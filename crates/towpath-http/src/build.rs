@@ -116,6 +116,22 @@ impl TransportBuilder {
         self
     }
 
+    /// A transport with these settings and without credentials, and the builder again: for an [`Authorization`] that
+    /// asks the same server.
+    pub fn twins(self) -> Result<(Transport, Self)> {
+        let plain = Self {
+            authorization: None,
+            root_certificates: self.root_certificates.clone(),
+            client_certificate: self.client_certificate.clone(),
+            headers: self.headers.clone(),
+            base: self.base.clone(),
+            user_agent: self.user_agent.clone(),
+            retry: self.retry.clone(),
+            ..self
+        };
+        Ok((plain.build()?, self))
+    }
+
     /// The transport.
     ///
     /// # Errors

@@ -1,0 +1,230 @@
+//! What the client sends, and what it makes of answers that no lab gives, against small servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde_json::json;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use towpath_argocd::{
+    Application, ArgoCd, Cancellation, Deletion, Delivery, DeliveryOutcome, Expected, ListFilter, Login,
+    RetryPolicy, Secret, SyncRequest,
+};
+use towpath_elements::ErrorKind;
+
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
+}
+
+fn client(base: &str) -> ArgoCd {
+    let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(2));
+    let login = Login::Token(Secret::new("can.ary.canary"));
+    ArgoCd::builder(base, login)
+        .unwrap()
+        .retry(quick)
+        .build()
+        .unwrap()
+}
+
+fn app() -> Application {
+    "shop/argocd/web".parse().unwrap()
+}
+
+#[tokio::test]
+async fn every_write_has_the_one_content_type_and_says_where_the_application_is() {
+    let seen: Arc<Mutex<Vec<(String, HeaderMap)>>> = Arc::default();
+    let log = seen.clone();
+    let record = move |request: Request| {
+        let line = format!("{} {}", request.method(), request.uri());
+        log.lock().unwrap().push((line, request.headers().clone()));
+        async { axum::Json(json!({})) }
+    };
+    let client = client(&format!(
+        "{}/root/",
+        serve(Router::new().fallback(any(record))).await
+    ));
+    client.delete(&app(), Deletion::Orphan).await.unwrap();
+    client.terminate(&app()).await.unwrap();
+    client
+        .sync_application(&app(), &SyncRequest::to("main"))
+        .await
+        .unwrap();
+    client.patch(&app(), &json!({})).await.unwrap();
+    client.rollback(&app(), 0, false).await.unwrap();
+    let seen = seen.lock().unwrap();
+    let lines: Vec<_> = seen.iter().map(|(line, _)| line.as_str()).collect();
+    let path = "/root/api/v1/applications/web";
+    let place = "project=shop&appNamespace=argocd";
+    assert_eq!(
+        lines,
+        [
+            format!("DELETE {path}?{place}&cascade=false"),
+            format!("DELETE {path}/operation?{place}"),
+            format!("POST {path}/sync"),
+            format!("PATCH {path}"),
+            format!("POST {path}/rollback"),
+        ]
+    );
+    for (line, headers) in seen.iter() {
+        assert_eq!(headers["content-type"], "application/json", "{line}");
+        assert_eq!(headers["authorization"], "Bearer can.ary.canary", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn pages_routes_and_proxies_that_are_not_the_api_are_told() {
+    type Case = (u16, &'static str, &'static str, ErrorKind, &'static str);
+    let cases: [Case; 6] = [
+        (200, "text/html", "<html>", ErrorKind::Protocol, "root path"),
+        (
+            404,
+            "text/plain",
+            "Not Found",
+            ErrorKind::Unsupported,
+            "no such route",
+        ),
+        (
+            415,
+            "text/plain",
+            "Invalid content type",
+            ErrorKind::Invalid,
+            "Invalid content type",
+        ),
+        (403, "text/plain", "Forbidden", ErrorKind::Denied, "proxy"),
+        (
+            200,
+            "application/json",
+            "{\"metadata\":{\"na",
+            ErrorKind::Unavailable,
+            "breaks off",
+        ),
+        (
+            200,
+            "application/json",
+            "{\"metadata\":7}",
+            ErrorKind::Protocol,
+            "metadata",
+        ),
+    ];
+    for (status, kind, body, expected, text) in cases {
+        let answer = move || async move {
+            (
+                StatusCode::from_u16(status).unwrap(),
+                [("content-type", kind)],
+                body,
+            )
+                .into_response()
+        };
+        let client = client(&serve(Router::new().fallback(any(answer))).await);
+        let error = client.application(&app()).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(!format!("{error:?} {client:?}").contains("canary"));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ended_is_opened_again_once_for_many() {
+    let logins = Arc::new(AtomicU32::new(0));
+    let count = logins.clone();
+    let login = move || {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        async move { axum::Json(json!({"token": format!("s.{number}.t")})) }
+    };
+    let list = |headers: HeaderMap| async move {
+        match headers["authorization"] == "Bearer s.2.t" {
+            true => axum::Json(json!({"items": null})).into_response(),
+            false => refuse(StatusCode::UNAUTHORIZED, 16, "invalid session: token is expired"),
+        }
+    };
+    let router = Router::new()
+        .route("/api/v1/session", post(login))
+        .route("/api/v1/applications", get(list));
+    let login = Login::Password {
+        username: "ci".into(),
+        password: Secret::new("canary"),
+    };
+    let client = ArgoCd::builder(&serve(router).await, login)
+        .unwrap()
+        .build()
+        .unwrap();
+    let filter = ListFilter::default();
+    let lists = (0..8).map(|_| client.applications(&filter));
+    for list in futures_util::future::join_all(lists).await {
+        assert!(list.unwrap().items.is_empty());
+    }
+    assert_eq!(logins.load(Ordering::SeqCst), 2);
+}
+
+fn refuse(status: StatusCode, code: i64, message: &str) -> Response {
+    (
+        status,
+        axum::Json(json!({"error": message, "code": code, "message": message})),
+    )
+        .into_response()
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_for_a_while_does_not_end_a_wait() {
+    let looks = Arc::new(AtomicU32::new(0));
+    let count = looks.clone();
+    let answer = move || {
+        let look = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match look {
+                0..6 => refuse(StatusCode::SERVICE_UNAVAILABLE, 14, "restarting"),
+                _ => refuse(StatusCode::UNAUTHORIZED, 16, "invalid session: token is expired"),
+            }
+        }
+    };
+    let base = serve(Router::new().fallback(any(answer))).await;
+    let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(2));
+    let mut policy = towpath_argocd::WaitPolicy::default();
+    policy.poll = Duration::from_millis(5);
+    policy.gap = Duration::from_millis(1);
+    let login = Login::Token(Secret::new("a.b.c"));
+    let client = ArgoCd::builder(&base, login)
+        .unwrap()
+        .retry(quick)
+        .wait_policy(policy)
+        .build()
+        .unwrap();
+    let expected = Expected {
+        application: app(),
+        revision: "a".repeat(40).parse().unwrap(),
+        images: vec![],
+        platform_digests: vec![],
+        within: Duration::from_secs(20),
+        settle: Duration::ZERO,
+    };
+    // A token that ends during the wait is no trouble that passes.
+    let error = client
+        .wait(expected.clone(), &Cancellation::new())
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_unauthenticated() && error.advice().unwrap().contains("make a new one"),
+        "{error}"
+    );
+
+    looks.store(0, Ordering::SeqCst);
+    let short = Expected {
+        within: Duration::ZERO,
+        ..expected
+    };
+    let report = client.wait(short, &Cancellation::new()).await.unwrap();
+    assert_eq!(report.outcome, DeliveryOutcome::TimedOut);
+    assert!(report.status.is_none());
+}

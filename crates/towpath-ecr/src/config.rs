@@ -1,0 +1,171 @@
+//! What the user says about the account: Region, endpoint, credentials, limits.
+
+use crate::oci::OciSettings;
+use aws_sdk_ecr::config::Credentials;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use std::fmt;
+use std::time::Duration;
+use towpath_core::{Region, RegistryHost, Secret};
+use towpath_elements::{Error, ErrorKind, Result};
+use url::Url;
+
+/// The configuration of an [`Ecr`](crate::Ecr) client.
+///
+/// What is not set comes from the environment and the files that every AWS tool reads (`AWS_REGION`,
+/// `AWS_ENDPOINT_URL_ECR`, `AWS_ACCESS_KEY_ID`, web identity, container and instance roles, …).
+#[derive(Clone, Default)]
+pub struct EcrConfig {
+    region: Option<Region>,
+    endpoint: Option<Url>,
+    credentials: Option<(String, Secret, Option<Secret>)>,
+    operation_timeout: Option<Duration>,
+    settings: OciSettings,
+}
+
+impl EcrConfig {
+    /// Everything from the environment.
+    pub fn from_env() -> Self {
+        Self::default()
+    }
+
+    /// The Region of the registry. It belongs to the registry's host name, not to where the program runs.
+    #[must_use]
+    pub fn region(mut self, region: Region) -> Self {
+        self.region = Some(region);
+        self
+    }
+
+    /// Where the service's API is, instead of its usual endpoint. `https`, or `http` on this machine.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Url) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
+    /// A fixed access key, and a session token where it is temporary.
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        access_key_id: impl Into<String>,
+        secret_access_key: Secret,
+        session_token: Option<Secret>,
+    ) -> Self {
+        self.credentials = Some((access_key_id.into(), secret_access_key, session_token));
+        self
+    }
+
+    /// How long one call of the API may take, retries included; 30 seconds unless set. Images are not bound by it.
+    #[must_use]
+    pub fn operation_timeout(mut self, limit: Duration) -> Self {
+        self.operation_timeout = Some(limit);
+        self
+    }
+
+    /// How registries are spoken to: attempts, pauses, silence, blobs at once. Attempts and pauses hold for the API too.
+    #[must_use]
+    pub fn wire(mut self, settings: OciSettings) -> Self {
+        let endpoints = std::mem::take(&mut self.settings.endpoints);
+        self.settings = settings;
+        self.settings.endpoints.extend(endpoints);
+        self
+    }
+
+    /// Names an upstream registry that this client can reach itself, and where. An import then compares what the
+    /// cache has with what the upstream has.
+    #[must_use]
+    pub fn upstream(mut self, registry: RegistryHost, endpoint: Url) -> Self {
+        self.settings.endpoints.insert(registry, endpoint);
+        self
+    }
+
+    pub(crate) fn settings(&self) -> &OciSettings {
+        &self.settings
+    }
+
+    /// The SDK's configuration.
+    pub(crate) async fn sdk(&self) -> Result<aws_sdk_ecr::config::Builder> {
+        // Pinned: a later SDK must not change timeouts and retries behind our back.
+        let version = aws_sdk_ecr::config::BehaviorVersion::v2026_01_12();
+        let mut builder = match (&self.region, &self.credentials) {
+            // Nothing is left to look for, so nothing is read.
+            (Some(_), Some(_)) => aws_sdk_ecr::Config::builder().behavior_version(version),
+            _ => {
+                let mut loader = aws_config::defaults(version);
+                if let Some(region) = &self.region {
+                    loader = loader.region(aws_config::Region::new(region.to_string()));
+                }
+                let shared = loader.load().await;
+                if shared.region().is_none() {
+                    return Err(invalid(
+                        "no Region is set",
+                        "set AWS_REGION, or the region of the configuration",
+                    ));
+                }
+                if let Some(url) = shared.endpoint_url().and_then(|url| Url::parse(url).ok()) {
+                    check(&url)?;
+                }
+                aws_sdk_ecr::config::Builder::from(&shared)
+            }
+        };
+        if let Some(region) = &self.region {
+            builder = builder.region(aws_sdk_ecr::config::Region::new(region.to_string()));
+        }
+        if let Some((id, secret, session)) = &self.credentials {
+            let session = session.as_ref().map(|session| session.expose().to_owned());
+            let credentials = Credentials::new(id.clone(), secret.expose(), session, None, "towpath");
+            builder = builder.credentials_provider(credentials);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            check(endpoint)?;
+            builder = builder.endpoint_url(endpoint.as_str());
+        }
+        Ok(builder
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(self.settings.connect_timeout)
+                    .operation_timeout(self.operation_timeout.unwrap_or(Duration::from_secs(30)))
+                    .build(),
+            )
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(self.settings.attempts.max(1))
+                    .with_initial_backoff(self.settings.first_pause)
+                    .with_max_backoff(self.settings.longest_pause),
+            ))
+    }
+}
+
+fn check(endpoint: &Url) -> Result<()> {
+    if crate::oci::origin::is_secure(endpoint) {
+        return Ok(());
+    }
+    Err(invalid(
+        "the endpoint is plain http and not on this machine",
+        "give an https endpoint",
+    ))
+}
+
+fn invalid(detail: &'static str, advice: &'static str) -> Error {
+    Error::new(ErrorKind::Invalid, crate::error::SERVICE, "make", "a client")
+        .because(detail)
+        .advise(advice)
+}
+
+impl fmt::Debug for EcrConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcrConfig")
+            .field("region", &self.region)
+            .field(
+                "endpoint",
+                &self
+                    .endpoint
+                    .as_ref()
+                    .map(|url| url.origin().ascii_serialization()),
+            )
+            .field("credentials", &self.credentials.as_ref().map(|(id, ..)| id))
+            .field("operation_timeout", &self.operation_timeout)
+            .field("settings", &self.settings)
+            .finish()
+    }
+}

@@ -1,0 +1,114 @@
+//! The element's trait, thin over the client.
+
+use crate::client::{Ecr, repository_uri};
+use crate::error::SERVICE;
+use crate::import::import;
+use crate::oci::{Manifest, ManifestContent};
+use crate::platform::platforms;
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeMap;
+use towpath_core::{ImageRef, RepositoryName, Tag};
+use towpath_elements::registry::{Assembly, ImportedImage, PlatformScan, ResolvedImage, ScanReport};
+use towpath_elements::{Error, ErrorKind, Registry, Result};
+
+#[async_trait]
+impl Registry for Ecr {
+    async fn locate(&self, repository: &RepositoryName) -> Result<ImageRef> {
+        Ok(ImageRef::new(self.registry().await?, repository.clone()))
+    }
+
+    async fn ensure_repository(&self, repository: &RepositoryName) -> Result<ImageRef> {
+        repository_uri(&self.create_repository_if_missing(repository).await?)
+    }
+
+    async fn resolve(&self, image: &ImageRef) -> Result<Option<ResolvedImage>> {
+        match self.oci.manifest(image).await? {
+            Some(manifest) => self.resolved(image, &manifest).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn cached(&self, upstream: &ImageRef) -> Result<ImageRef> {
+        self.cached_reference(upstream).await
+    }
+
+    async fn import(&self, upstream: &ImageRef) -> Result<ImportedImage> {
+        let (image, manifest) = import(self, upstream).await?;
+        Ok(ImportedImage {
+            upstream: upstream.clone(),
+            cached: self.resolved(&image, &manifest).await?,
+        })
+    }
+
+    async fn assemble(&self, assembly: Assembly) -> Result<ResolvedImage> {
+        let manifest = self.assemble_image(&assembly).await?;
+        self.resolved(&assembly.target, &manifest).await
+    }
+
+    async fn tag(&self, image: &ImageRef, tag: &Tag) -> Result<()> {
+        require_digest(image, "tag")?;
+        self.oci.retag(image, tag).await
+    }
+
+    async fn copy(&self, from: &ImageRef, to: &ImageRef) -> Result<ResolvedImage> {
+        let manifest = self.oci.copy_image(from, to).await?;
+        self.resolved(to, &manifest).await
+    }
+
+    async fn scan(&self, image: &ImageRef) -> Result<ScanReport> {
+        const ATTEMPTED: &str = "read the scan of";
+        require_digest(image, ATTEMPTED)?;
+        self.require_own(image, ATTEMPTED).await?;
+        let manifest = self.oci.required_manifest(image).await?;
+        let parts = platforms(&self.oci, image, &manifest).await?;
+        let scans = stream::iter(parts)
+            .map(|part| async move {
+                let scan = self.manifest_scan(&image.at(part.digest.clone())).await?;
+                Ok::<_, Error>(PlatformScan {
+                    image: part,
+                    status: scan.status,
+                    completed: scan.completed,
+                    findings: scan.findings,
+                })
+            })
+            .buffered(self.oci.settings().parallel.max(1))
+            .try_collect()
+            .await?;
+        Ok(ScanReport {
+            image: image.at(manifest.digest),
+            platforms: scans,
+        })
+    }
+}
+
+impl Ecr {
+    async fn resolved(&self, image: &ImageRef, manifest: &Manifest) -> Result<ResolvedImage> {
+        let image = image.at(manifest.digest.clone());
+        let annotations = match &manifest.content {
+            ManifestContent::Image(content) => content.annotations(),
+            ManifestContent::Index(index) => index.annotations(),
+        };
+        let annotations: BTreeMap<String, String> = annotations.iter().flatten().map(owned).collect();
+        Ok(ResolvedImage {
+            platforms: platforms(&self.oci, &image, manifest).await?,
+            digest: manifest.digest.clone(),
+            media_type: manifest.media_type.clone(),
+            annotations,
+            image,
+        })
+    }
+}
+
+fn owned((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+fn require_digest(image: &ImageRef, attempted: &'static str) -> Result<()> {
+    match image.digest() {
+        Some(_) => Ok(()),
+        None => Err(Error::new(ErrorKind::Invalid, SERVICE, attempted, image)
+            .because("it is not given by digest")
+            .advise("resolve it first")),
+    }
+}

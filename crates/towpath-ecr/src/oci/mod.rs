@@ -1,0 +1,145 @@
+//! A client of the OCI distribution protocol (*OCI Distribution Specification* 1.1), as far as images need it, with
+//! the deviations of Amazon ECR in mind.
+
+mod auth;
+mod blob;
+pub(crate) mod copy;
+mod error;
+mod manifest;
+pub(crate) mod origin;
+mod referrers;
+mod transport;
+mod upload;
+
+pub use auth::{Anonymous, RegistryCredentials};
+pub use blob::{Blob, BlobSource, BlobStream};
+pub use manifest::{LARGEST_MANIFEST, Manifest, ManifestContent, media};
+pub use upload::Pushed;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use towpath_core::RegistryHost;
+use towpath_elements::{Error, ErrorKind, Result};
+use url::Url;
+
+/// How the client behaves on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OciSettings {
+    /// How often a request is sent at most, the first time included. At least 1.
+    pub attempts: u32,
+    /// The pause before the second attempt; it doubles up to [`longest_pause`](Self::longest_pause), with jitter.
+    pub first_pause: Duration,
+    /// The longest pause. A server that asks for more with `Retry-After` is not asked again; the error says how long.
+    pub longest_pause: Duration,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long a transfer may make no progress at all, in either direction.
+    pub idle_timeout: Duration,
+    /// How many blobs travel at once.
+    pub parallel: usize,
+    /// Where a registry is really reached, for mirrors and tests. Others are at `https://HOST`, or `http://HOST` on
+    /// this machine.
+    pub endpoints: BTreeMap<RegistryHost, Url>,
+}
+
+impl Default for OciSettings {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first_pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
+            parallel: 4,
+            endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+/// A client for any number of registries. Cheap to clone; clones share connections and tokens.
+///
+/// Digests and sizes of everything that is read are verified. Credentials go to the origin (scheme, host and port) of
+/// the registry they are for, and never to where it redirects.
+#[derive(Clone, Debug)]
+pub struct OciClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    http: reqwest::Client,
+    settings: OciSettings,
+    service: &'static str,
+    credentials: Arc<dyn RegistryCredentials>,
+    bearers: tokio::sync::Mutex<HashMap<String, auth::Bearer>>,
+}
+
+impl OciClient {
+    /// A client whose errors name `service`, with these credentials.
+    ///
+    /// # Errors
+    /// *Invalid* where an endpoint is plain `http` and not on this machine, or where TLS cannot be set up.
+    pub fn new(
+        service: &'static str,
+        credentials: Arc<dyn RegistryCredentials>,
+        settings: OciSettings,
+    ) -> Result<Self> {
+        let refuse = |subject: &str| Error::new(ErrorKind::Invalid, service, "use the endpoint", subject);
+        for url in settings.endpoints.values() {
+            if !origin::is_secure(url) {
+                return Err(refuse(url.as_str())
+                    .because("credentials and images travel over https, except on this machine"));
+            }
+        }
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .user_agent(concat!("towpath-ecr/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| refuse("of the registry").because("no TLS").caused_by(error))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                http,
+                settings,
+                service,
+                credentials,
+                bearers: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    /// How this client behaves on the wire.
+    pub fn settings(&self) -> &OciSettings {
+        &self.inner.settings
+    }
+
+    pub(crate) fn service(&self) -> &'static str {
+        self.inner.service
+    }
+
+    /// The base URL of a registry.
+    pub(crate) fn base(&self, registry: &RegistryHost) -> Result<Url> {
+        if let Some(url) = self.inner.settings.endpoints.get(registry) {
+            return Ok(url.clone());
+        }
+        let scheme = if registry.is_loopback() { "http" } else { "https" };
+        let host = match registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
+        Url::parse(&format!("{scheme}://{host}/")).map_err(|error| {
+            Error::new(ErrorKind::Invalid, self.service(), "use the registry", registry).caused_by(error)
+        })
+    }
+
+    /// `/v2/REPOSITORY/KIND/REFERENCE` at the registry of `image`.
+    pub(crate) fn url(&self, image: &towpath_core::ImageRef, rest: &str) -> Result<Url> {
+        let base = self.base(image.registry())?;
+        base.join(&format!("/v2/{}/{rest}", image.repository()))
+            .map_err(|error| {
+                Error::new(ErrorKind::Invalid, self.service(), "make a URL for", image).caused_by(error)
+            })
+    }
+}

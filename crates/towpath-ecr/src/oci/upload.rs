@@ -1,0 +1,303 @@
+//! Pushing a blob: skipped where it is there, mounted where the registry can, else sent in one request that streams,
+//! and carried on from where the registry says it was cut.
+
+use super::transport::{Payload, Reply, Request};
+use super::{Blob, BlobSource, OciClient, origin};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
+use http::{Method, StatusCode};
+use towpath_core::{Digest, ImageRef, Retry};
+use towpath_elements::{Error, ErrorKind, Result};
+use url::Url;
+
+/// How a blob came to be in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pushed {
+    /// It was there already.
+    Present,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// Its bytes were sent.
+    Sent,
+}
+
+const ATTEMPTED: &str = "push the blob";
+
+impl OciClient {
+    /// Makes sure that a blob is in the image's repository.
+    ///
+    /// # Errors
+    /// *Not found* where the repository is missing, *invalid* where the bytes are not what the digest says, and what
+    /// the transport meets once its attempts are spent.
+    pub async fn push_blob(&self, repository: &ImageRef, blob: &Blob) -> Result<Pushed> {
+        if self.blob_size(repository, &blob.digest).await?.is_some() {
+            return Ok(Pushed::Present);
+        }
+        let upload = Upload {
+            client: self,
+            repository,
+            blob,
+            subject: repository.at(blob.digest.clone()).to_string(),
+        };
+        let from = match &blob.source {
+            BlobSource::Registry { repository: from, .. }
+                if from.registry() == repository.registry()
+                    && from.repository() != repository.repository() =>
+            {
+                Some(from)
+            }
+            _ => None,
+        };
+        let Some(location) = upload.begin(from).await? else {
+            return Ok(Pushed::Mounted);
+        };
+        upload.send_all(location).await.map(|()| Pushed::Sent)
+    }
+}
+
+struct Upload<'a> {
+    client: &'a OciClient,
+    repository: &'a ImageRef,
+    blob: &'a Blob,
+    subject: String,
+}
+
+/// What is known of an upload that was cut.
+enum Progress {
+    /// The registry has this many bytes.
+    At(u64, Url),
+    /// The blob is there, whatever the cut hid.
+    Done,
+    /// The session is gone, or does not tell.
+    Gone,
+}
+
+impl Upload<'_> {
+    /// Opens a session, or mounts the blob; `None` where the mount worked.
+    async fn begin(&self, from: Option<&ImageRef>) -> Result<Option<Url>> {
+        let mut url = self.client.url(self.repository, "blobs/uploads/")?;
+        if let Some(from) = from {
+            url.query_pairs_mut()
+                .append_pair("mount", self.blob.digest.as_str())
+                .append_pair("from", from.repository().as_str());
+        }
+        let mut request = self.request(Method::POST, url);
+        request.scope.mount_from = from.map(|from| from.repository().to_string());
+        // A session that nobody uses runs out by itself, so opening a second one does no harm.
+        request.again = true;
+        let reply = self.client.send(&request).await?;
+        match reply.status {
+            StatusCode::CREATED if from.is_some() => Ok(None),
+            StatusCode::ACCEPTED => self.location(&reply).map(Some),
+            _ => Err(self.refuse(&reply)),
+        }
+    }
+
+    async fn send_all(&self, mut location: Url) -> Result<()> {
+        let mut offset = 0;
+        let mut attempt = 1;
+        loop {
+            let failure = match self.finish(&location, offset).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let limit = self.client.settings().attempts.max(1);
+            if attempt >= limit || !failure.may_go_on {
+                return Err(failure.error);
+            }
+            tracing::debug!(attempt, digest = %self.blob.digest, "upload was cut");
+            tokio::time::sleep(self.client.pause(attempt)).await;
+            attempt += 1;
+            (location, offset) = match self.progress(&location).await? {
+                Progress::Done => return Ok(()),
+                Progress::At(offset, location) if offset <= self.blob.size => (location, offset),
+                Progress::At(..) | Progress::Gone => {
+                    if self.is_there().await? {
+                        return Ok(());
+                    }
+                    match self.begin(None).await? {
+                        Some(location) => (location, 0),
+                        None => return Ok(()),
+                    }
+                }
+            };
+        }
+    }
+
+    /// Sends what is missing and commits the upload.
+    async fn finish(&self, location: &Url, offset: u64) -> Result<(), Failure> {
+        let missing = self.blob.size - offset;
+        let mut location = location.clone();
+        let mut payload = Payload::Blob {
+            source: &self.blob.source,
+            offset,
+            length: missing,
+        };
+        // The middle of a blob goes with PATCH; only a whole one may go with the request that commits it.
+        if offset > 0 && missing > 0 {
+            let mut request = self.request(Method::PATCH, location.clone());
+            let range = format!("{offset}-{}", self.blob.size - 1);
+            if let Ok(range) = HeaderValue::try_from(range) {
+                request.headers.insert(CONTENT_RANGE, range);
+            }
+            request.payload = payload;
+            let reply = self.client.send(&octets(request)).await.map_err(Failure::of)?;
+            // 202 by the specification, 201 by Amazon ECR.
+            if !matches!(reply.status, StatusCode::ACCEPTED | StatusCode::CREATED) {
+                return Err(self.rejected(&reply));
+            }
+            if reply.headers.contains_key(LOCATION) {
+                location = self.location(&reply).map_err(Failure::of)?;
+            }
+            payload = Payload::Empty;
+        } else if missing == 0 {
+            payload = Payload::Empty;
+        }
+        location
+            .query_pairs_mut()
+            .append_pair("digest", self.blob.digest.as_str());
+        let mut request = self.request(Method::PUT, location);
+        request.payload = payload;
+        request.again = false;
+        let reply = self.client.send(&octets(request)).await.map_err(Failure::of)?;
+        if !reply.status.is_success() {
+            return Err(self.rejected(&reply));
+        }
+        let stored = reply
+            .headers
+            .get("docker-content-digest")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse::<Digest>().ok());
+        match stored.filter(|stored| {
+            stored.algorithm() == self.blob.digest.algorithm() && *stored != self.blob.digest
+        }) {
+            Some(stored) => Err(Failure::of(
+                Error::new(
+                    ErrorKind::Protocol,
+                    self.client.service(),
+                    ATTEMPTED,
+                    &self.subject,
+                )
+                .because(format!("the registry stored {stored} instead")),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the registry how far a cut upload came.
+    async fn progress(&self, location: &Url) -> Result<Progress> {
+        let reply = self
+            .client
+            .send(&self.request(Method::GET, location.clone()))
+            .await?;
+        match reply.status {
+            StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::ACCEPTED => {}
+            StatusCode::CREATED => return Ok(Progress::Done),
+            _ => return Ok(Progress::Gone),
+        }
+        let next = match reply.headers.contains_key(LOCATION) {
+            true => self.location(&reply)?,
+            false => location.clone(),
+        };
+        let range = reply.headers.get(RANGE).and_then(|value| value.to_str().ok());
+        Ok(match range.and_then(received) {
+            Some(offset) => Progress::At(offset, next),
+            None => Progress::Gone,
+        })
+    }
+
+    async fn is_there(&self) -> Result<bool> {
+        Ok(self
+            .client
+            .blob_size(self.repository, &self.blob.digest)
+            .await?
+            .is_some())
+    }
+
+    fn request(&self, method: Method, url: Url) -> Request<'_> {
+        let mut request = Request::new(method, self.repository, url, ATTEMPTED).about(self.subject.clone());
+        request.scope.push = true;
+        request
+    }
+
+    /// The session's address, absolute or relative. It may lie with another host; credentials then stay behind.
+    fn location(&self, reply: &Reply) -> Result<Url> {
+        let location = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        location
+            .and_then(|location| reply.url.join(location).ok())
+            .filter(|next| origin::may_lead(&reply.url, next))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Protocol,
+                    self.client.service(),
+                    ATTEMPTED,
+                    &self.subject,
+                )
+                .because("the registry names no usable place to send it to (Location)")
+            })
+    }
+
+    fn refuse(&self, reply: &Reply) -> Error {
+        reply.refuse(self.client.service(), ATTEMPTED, &self.subject)
+    }
+
+    fn rejected(&self, reply: &Reply) -> Failure {
+        // 416 is about the offset, 404 about the session: both are mended by asking how far it came.
+        let may_go_on = matches!(
+            reply.status,
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND
+        );
+        Failure {
+            error: self.refuse(reply),
+            may_go_on,
+        }
+    }
+}
+
+fn octets(mut request: Request<'_>) -> Request<'_> {
+    request
+        .headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    request
+}
+
+/// `0-41` is 42 bytes. `0-0` is what registries say of an empty session, so it is none; a registry that has one byte
+/// answers the wrong offset with 416, and the session begins anew.
+fn received(range: &str) -> Option<u64> {
+    let range = range.trim();
+    let (first, last) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
+    let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+    match (first, last) {
+        (0, 0) => Some(0),
+        (0, last) => last.checked_add(1),
+        _ => None,
+    }
+}
+
+struct Failure {
+    error: Error,
+    may_go_on: bool,
+}
+
+impl Failure {
+    fn of(error: Error) -> Self {
+        let may_go_on = matches!(error.retry(), Retry::Spent)
+            && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut);
+        Self { error, may_go_on }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::received;
+
+    #[test]
+    fn ranges_say_how_much_is_there() {
+        assert_eq!(received("0-41"), Some(42));
+        assert_eq!(received("bytes=0-9"), Some(10));
+        assert_eq!(received("0-0"), Some(0));
+        for bad in ["", "5-9", "0-", "x-1", "0-18446744073709551615"] {
+            assert_eq!(received(bad), None, "{bad}");
+        }
+    }
+}
