@@ -166,11 +166,35 @@ impl Effect for ConfirmRun {
 
     async fn observe(&self, elements: &Elements) -> Result<Option<()>> {
         let Confirmation {
-            stack, run, commit, ..
+            stack,
+            run,
+            plan: seen,
+            ..
         } = &self.confirmation;
-        let run = elements.infrastructure()?.run(stack, run).await?;
-        let ours = run.commit.as_ref().is_none_or(|planned| planned == commit);
-        Ok((ours && run.state.is_past_confirmation()).then_some(()))
+        let infrastructure = elements.infrastructure()?;
+        let standing = infrastructure.run(stack, run).await?;
+        if !standing.state.is_past_confirmation() {
+            return Ok(None);
+        }
+        // Past confirmation is not enough: somebody else may have confirmed a plan that was made anew.
+        match infrastructure.plan(stack, run).await {
+            Ok(plan) if plan.digest() == *seen => Ok(Some(())),
+            Ok(plan) => Err(Error::new(
+                ErrorKind::Conflict,
+                "Spacelift",
+                "confirm",
+                format!("run {run} of stack {stack}"),
+            )
+            .because(format!(
+                "it is {} with the plan {}, and the one that was approved is {seen}",
+                standing.state,
+                plan.digest()
+            ))
+            .advise("ask whoever confirmed it, and start another run of the flow to follow it")),
+            // The plan is no longer shown: the service decides whether this confirmation is the one it has.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn apply(&self, elements: &Elements) -> Result<()> {

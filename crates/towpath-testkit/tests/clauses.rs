@@ -1,0 +1,47 @@
+//! Every clause of every trait's contract has its test: the numbered list in the documentation is the list of functions.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+#[test]
+fn every_clause_has_its_function_and_is_in_its_macro() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for element in [
+        "source",
+        "ci",
+        "registry",
+        "artifacts",
+        "delivery",
+        "infrastructure",
+    ] {
+        let read = |path: String| std::fs::read_to_string(here.join(path)).unwrap();
+        let docs = read(format!("../towpath-elements/src/{element}.rs"));
+        let suite = read(format!("src/contract/{element}.rs"));
+        let clauses: Vec<&str> = docs
+            .lines()
+            .filter_map(|line| {
+                let (number, rest) = line.strip_prefix("/// ")?.split_once(". `")?;
+                number.parse::<u32>().ok()?;
+                rest.split_once('`').map(|(name, _)| name)
+            })
+            .collect();
+        assert!(
+            clauses.len() >= 4,
+            "{element}: the contract was not found: {clauses:?}"
+        );
+        let listed = suite
+            .split_once("$fixture,\n")
+            .unwrap()
+            .1
+            .split_once(");")
+            .unwrap()
+            .0;
+        let listed: Vec<&str> = listed.split_whitespace().collect();
+        assert_eq!(listed, clauses, "{element}: the macro's list");
+        for clause in clauses {
+            let function = format!("pub async fn {clause}(fixture: &dyn ");
+            assert!(suite.contains(&function), "{element}: no function {clause}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `towpath-ecr` at the lab holds the contract.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use async_trait::async_trait;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use towpath_core::wait::Policy;
+use towpath_core::{Digest, ImageRef, Region, RepositoryName};
+use towpath_ecr::oci::OciSettings;
+use towpath_ecr::{Ecr, EcrConfig};
+use towpath_elements::Registry;
+use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
+use towpath_testkit::contract::registry::RegistryFixture;
+
+struct Fixture {
+    lab: lab::Ecr,
+    quay: Upstream,
+    client: Arc<Ecr>,
+    folder: tempfile::TempDir,
+    made: AtomicU32,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let quay = Upstream::start(UpstreamConfig::new(UpstreamKind::Quay))
+            .await
+            .unwrap();
+        quay.seed_image("acme/base", "1", &ImageSeed::base()).unwrap();
+        let known = lab::EcrConfig::default();
+        let lab = lab::Ecr::start(lab::EcrConfig {
+            upstreams: vec![("quay.io".into(), quay.address())],
+            ..lab::EcrConfig::default()
+        })
+        .await
+        .unwrap();
+        let mut wire = OciSettings::default();
+        wire.first_pause = Duration::from_millis(2);
+        wire.longest_pause = Duration::from_millis(20);
+        let upstream = format!("http://{}", quay.address()).parse().unwrap();
+        let config = EcrConfig::from_env()
+            .region(Region::new(&known.region).unwrap())
+            .endpoint(lab.api_url().parse().unwrap())
+            .credentials(known.access_key_id, known.secret_access_key, None)
+            .wire(wire)
+            .upstream("quay.io".parse().unwrap(), upstream);
+        let client = Ecr::new(&config).await.unwrap();
+        client
+            .create_pull_through_rule("quay", &"quay.io".parse().unwrap())
+            .await
+            .unwrap();
+        Self {
+            lab,
+            quay,
+            client: Arc::new(client),
+            folder: tempfile::tempdir().unwrap(),
+            made: AtomicU32::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl RegistryFixture for Fixture {
+    fn registry(&self) -> Arc<dyn Registry> {
+        self.client.clone()
+    }
+
+    async fn upstream_image(&self) -> ImageRef {
+        "quay.io/acme/base:1".parse().unwrap()
+    }
+
+    async fn upstream_digest(&self, _: &ImageRef) -> Digest {
+        self.quay.digest("acme/base", "1").unwrap()
+    }
+
+    async fn upstream_without_a_rule(&self) -> ImageRef {
+        "public.ecr.aws/docker/library/alpine:3".parse().unwrap()
+    }
+
+    async fn served(&self, image: &ImageRef) -> Option<Vec<u8>> {
+        let found = self.lab.image(image.repository().as_str(), image.reference())?;
+        Some(found.manifest.to_vec())
+    }
+
+    async fn make_immutable(&self, repository: &RepositoryName) {
+        self.client
+            .api()
+            .put_image_tag_mutability()
+            .repository_name(repository.as_str())
+            .image_tag_mutability(aws_sdk_ecr::types::ImageTagMutability::Immutable)
+            .send()
+            .await
+            .unwrap();
+    }
+
+    async fn hold_scans(&self) {
+        self.lab
+            .set_scan_delays(Duration::from_secs(3600), Duration::from_secs(3600));
+    }
+
+    async fn release_scans(&self) {
+        self.lab
+            .set_scan_delays(Duration::from_millis(1), Duration::from_millis(1));
+    }
+
+    fn scratch(&self) -> PathBuf {
+        let number = self.made.fetch_add(1, Ordering::Relaxed).to_string();
+        let folder = self.folder.path().join(number);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    fn policy(&self) -> Policy {
+        Policy::every(Duration::from_millis(5)).within(Duration::from_secs(20))
+    }
+}
+
+mod registry {
+    use super::*;
+    towpath_testkit::registry_contract!(Fixture::start().await);
+}
