@@ -21,7 +21,7 @@ pub struct Carried {
 }
 
 trait Handler: Send + Sync {
-    fn is_local(&self) -> bool;
+    fn is_fresh(&self) -> bool;
     fn observe<'a>(
         &'a self,
         effect: &'a Value,
@@ -53,8 +53,8 @@ impl<E: Effect> Typed<E> {
 }
 
 impl<E: Effect> Handler for Typed<E> {
-    fn is_local(&self) -> bool {
-        E::LOCAL
+    fn is_fresh(&self) -> bool {
+        E::FRESH
     }
 
     fn observe<'a>(
@@ -114,12 +114,12 @@ impl Catalog {
         })
     }
 
-    /// Whether the result of an effect lives on this machine only.
+    /// Whether a resumed run gets the result of an effect anew.
     ///
     /// # Errors
     /// *Invalid* where there is no such effect.
-    pub fn is_local(&self, name: &str) -> Result<bool> {
-        self.handler(name).map(|handler| handler.is_local())
+    pub fn is_fresh(&self, name: &str) -> Result<bool> {
+        self.handler(name).map(|handler| handler.is_fresh())
     }
 
     /// Whether the world has an effect already.

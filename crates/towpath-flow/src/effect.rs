@@ -23,9 +23,9 @@ pub trait Effect: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name in journals, such as `registry.assemble`.
     const NAME: &'static str;
 
-    /// Whether the result lives on this machine only, as built files do. A resumed flow does such an effect again
-    /// instead of trusting the journal.
-    const LOCAL: bool = false;
+    /// Whether a resumed run gets the result anew instead of trusting the journal: it lives on this machine only, as built
+    /// files do, or the world may change it without notice, as a plan.
+    const FRESH: bool = false;
 
     /// What applying it gives.
     type Output: Serialize + DeserializeOwned + Send;

@@ -332,12 +332,12 @@ impl Engine for Active<'_> {
             &Digest::sha256_of(effect.to_string()).encoded()[..16]
         );
         let key = self.memory().key(named);
-        let local = self
+        let fresh = self
             .runner
             .catalog
-            .is_local(name)
+            .is_fresh(name)
             .map_err(|error| failed(&error))?;
-        let known = self.memory().done.get(&key).filter(|_| !local).cloned();
+        let known = self.memory().done.get(&key).filter(|_| !fresh).cloned();
         if let Some(Entry::Done { output, evidence, .. }) = known {
             self.tell(*step, title, Happening::Started);
             self.tell(

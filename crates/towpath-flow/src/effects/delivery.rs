@@ -139,6 +139,7 @@ pub struct AwaitLive {
 #[async_trait]
 impl Effect for AwaitLive {
     const NAME: &'static str = "delivery.await_live";
+    const FRESH: bool = true;
     type Output = DeliveryReport;
 
     fn title(&self) -> String {

@@ -188,6 +188,7 @@ pub struct ScanImage {
 #[async_trait]
 impl Effect for ScanImage {
     const NAME: &'static str = "registry.scan";
+    const FRESH: bool = true;
     type Output = ScanVerdict;
 
     fn title(&self) -> String {

@@ -95,6 +95,7 @@ impl PlanMade {
 #[async_trait]
 impl Effect for ReadPlan {
     const NAME: &'static str = "infrastructure.read_plan";
+    const FRESH: bool = true;
     type Output = PlanMade;
 
     fn title(&self) -> String {

@@ -22,7 +22,7 @@ pub struct FetchDependencies {
 #[async_trait]
 impl Effect for FetchDependencies {
     const NAME: &'static str = "artifacts.fetch";
-    const LOCAL: bool = true;
+    const FRESH: bool = true;
     type Output = Vec<PackageVersion>;
 
     fn title(&self) -> String {
@@ -66,7 +66,7 @@ pub struct PackageLibrary {
 #[async_trait]
 impl Effect for PackageLibrary {
     const NAME: &'static str = "library.package";
-    const LOCAL: bool = true;
+    const FRESH: bool = true;
     type Output = Packaged;
 
     fn title(&self) -> String {

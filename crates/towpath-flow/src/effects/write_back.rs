@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use towpath_core::{BranchName, CommitSha, ImageRef, RepoSlug};
+use std::time::Duration;
+use towpath_core::wait::{self, Judgement, Outcome, Policy};
+use towpath_core::{BranchName, CommitSha, ImageRef, RepoSlug, Retry};
 use towpath_elements::source::{Change, Commit};
 use towpath_elements::{Error, ErrorKind, Result, Source};
 
-/// How often a lost race is run again. Each time the edit is made anew, on the new head.
-const ATTEMPTS: u32 = 12;
 /// How far back the file's history is searched for the commit that promoted a build.
 const HISTORY: usize = 200;
 const SOURCE_COMMIT: &str = "Source-Commit";
@@ -151,6 +151,19 @@ impl WriteBack {
         Ok(newer.then(|| WrittenBack::Newer(promoted.sha.clone())))
     }
 
+    /// Makes the edit on the present head; `None` where somebody else was quicker.
+    async fn attempt(&self, source: &dyn Source) -> Result<Option<WrittenBack>> {
+        let standing = self.standing(source).await?;
+        if let Some(settled) = self.judge(source, &standing).await? {
+            return Ok(Some(settled));
+        }
+        match source.commit(self.change(&standing)?).await {
+            Ok(commit) => Ok(Some(WrittenBack::Promoted(commit))),
+            Err(lost) if lost.is_conflict() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn change(&self, standing: &Standing) -> Result<Change> {
         let bytes = manifest::with_image(&standing.bytes, &self.image)
             .map_err(|problem| self.error(ErrorKind::Invalid).because(problem))?;
@@ -211,19 +224,38 @@ impl Effect for WriteBack {
 
     async fn apply(&self, elements: &Elements) -> Result<WrittenBack> {
         let source = elements.source()?.as_ref();
-        for attempt in 1.. {
-            let standing = self.standing(source).await?;
-            if let Some(settled) = self.judge(source, &standing).await? {
-                return Ok(settled);
-            }
-            match source.commit(self.change(&standing)?).await {
-                Ok(commit) => return Ok(WrittenBack::Promoted(commit)),
-                Err(lost) if lost.is_conflict() && attempt < ATTEMPTS => {
-                    tracing::debug!(attempt, "the branch moved; the edit is made anew");
-                }
-                Err(error) => return Err(error),
-            }
+        // Writers that lost the same race must not meet again at the same moment.
+        let first = Duration::from_millis(20 + uuid::Uuid::new_v4().as_u64_pair().0 % 80);
+        let policy = Policy::growing(first, Duration::from_secs(2)).within(elements.policy().limit());
+        let outcome = wait::until(
+            &policy,
+            elements.cancellation(),
+            || self.attempt(source),
+            |_: &Error| Retry::Never,
+            |attempt| match attempt {
+                Some(_) => Judgement::Met,
+                None => Judgement::pending("a moment in which nobody else pushes"),
+            },
+        )
+        .await;
+        match outcome {
+            Outcome::Met(Some(written)) => Ok(written),
+            Outcome::Blind { error, .. } => Err(error),
+            Outcome::Cancelled { .. } => Err(self.error(ErrorKind::Cancelled)),
+            Outcome::TimedOut {
+                waiting_for,
+                elapsed,
+                looks,
+                ..
+            } => Err(self
+                .error(ErrorKind::Conflict)
+                .because(format!(
+                    "{looks} attempts in {elapsed:.1?} lost the race; still waiting for {waiting_for}"
+                ))
+                .retrying(Retry::Later)),
+            other => Err(self
+                .error(ErrorKind::Protocol)
+                .because(format!("the wait ended as {other:?}"))),
         }
-        Err(self.error(ErrorKind::Conflict))
     }
 }
