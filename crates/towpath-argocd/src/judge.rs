@@ -53,6 +53,9 @@ pub struct Facts {
     pub degraded_for: Duration,
     /// How long the server has been unable to compare.
     pub comparison_error_for: Duration,
+    /// How many refreshes came back in this time without mending it. An error that was there before the wait may be
+    /// about an older commit.
+    pub comparisons_failed: u32,
     /// How long everything has held.
     pub held_for: Duration,
     /// In how many looks everything has held, this one not counted.
@@ -72,6 +75,9 @@ pub struct Patience {
 
 /// The name of the mark on a sync that this crate asks for.
 pub const OPERATION_MARK: &str = "towpath/operation";
+
+/// The conditions that say that the server cannot compare.
+pub(crate) const COMPARISON_ERRORS: [&str; 2] = ["ComparisonError", "InvalidSpecError"];
 
 /// What the judgement says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,9 +277,10 @@ impl Case<'_> {
                 .iter()
                 .find(|condition| kinds.contains(&condition.kind.as_str()))
         };
-        if let Some(error) = of(&["ComparisonError", "InvalidSpecError"]) {
+        if let Some(error) = of(&COMPARISON_ERRORS) {
             let text = format!("{}: {}", error.kind, error.message);
-            return if self.facts.comparison_error_for >= self.patience.comparison {
+            let lasting = self.facts.comparisons_failed > 0;
+            return if lasting && self.facts.comparison_error_for >= self.patience.comparison {
                 ended(DeliveryOutcome::ComparisonError, text)
             } else {
                 Some(pending(

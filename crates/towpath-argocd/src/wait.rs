@@ -4,8 +4,8 @@
 
 use crate::config::{SERVICE, Trigger, WaitPolicy};
 use crate::judge::{
-    Ancestry, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions, judge,
-    matching_revision,
+    Ancestry, COMPARISON_ERRORS, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions,
+    judge, matching_revision,
 };
 use crate::wire::App;
 use crate::{ApiError, ArgoCd, Refresh, SyncRequest, WatchEvent, WatchFilter, element, error};
@@ -271,6 +271,9 @@ impl<'a> Wait<'a> {
             &mut self.comparison_error_since,
             unmet == Some(&Unmet::Comparison),
         );
+        if self.comparison_error_since.is_none() {
+            self.facts.comparisons_failed = 0;
+        }
         let settling = unmet == Some(&Unmet::Settled);
         lasting(&mut self.held_since, settling);
         self.facts.held_looks = if settling { self.facts.held_looks + 1 } else { 0 };
@@ -320,6 +323,15 @@ impl<'a> Wait<'a> {
         self.refreshing = None;
         self.next_refresh = Instant::now() + self.refresh_pause;
         self.refresh_pause = (self.refresh_pause * 2).min(self.policy.longest_refresh);
+        if let Ok(app) = &result
+            && app
+                .status
+                .conditions
+                .iter()
+                .any(|condition| COMPARISON_ERRORS.contains(&condition.kind.as_str()))
+        {
+            self.facts.comparisons_failed += 1;
+        }
         match result {
             Ok(_)
                 if self

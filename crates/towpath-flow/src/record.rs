@@ -3,7 +3,7 @@
 use crate::{Event, Evidence, Happening, Step};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,8 +62,13 @@ pub struct RunRecord {
     /// The steps, in order.
     pub steps: Vec<StepRecord>,
     #[serde(skip)]
-    open: BTreeMap<(Step, String, String), u32>,
+    open: BTreeMap<Key, u32>,
+    #[serde(skip)]
+    failed: BTreeSet<Key>,
 }
+
+/// What an event is about: its step, flow and title.
+type Key = (Step, String, String);
 
 impl RunRecord {
     /// A record in which nothing has happened yet.
@@ -87,6 +92,7 @@ impl RunRecord {
             finished: None,
             steps,
             open: BTreeMap::new(),
+            failed: BTreeSet::new(),
         }
     }
 
@@ -109,13 +115,17 @@ impl RunRecord {
         let step = &mut self.steps[usize::from(event.step.number()) - 1];
         step.started.get_or_insert(event.at);
         match &event.happening {
-            Happening::Started => {
+            Happening::Started | Happening::Asked { .. } => {
+                // What failed may be tried again; while anything else of the step has failed, the step has.
+                self.failed.remove(&key);
                 *self.open.entry(key).or_default() += 1;
-                step.state = StepState::Running;
-            }
-            Happening::Asked { .. } => {
-                *self.open.entry(key).or_default() += 1;
-                step.state = StepState::Waiting;
+                if !self.failed.iter().any(|(of, ..)| *of == step.step) {
+                    step.failure = None;
+                    step.state = match event.happening {
+                        Happening::Asked { .. } => StepState::Waiting,
+                        _ => StepState::Running,
+                    };
+                }
             }
             Happening::Done {
                 evidence,
@@ -148,6 +158,7 @@ impl RunRecord {
                 if *approved {
                     settle(step, &self.open);
                 } else {
+                    self.failed.insert(key);
                     step.state = StepState::Failed;
                     step.failure = Some(format!("{by} rejected {}", event.title));
                 }
@@ -155,6 +166,7 @@ impl RunRecord {
             Happening::Failed { reason, requests } => {
                 close(&mut self.open, &key);
                 step.requests += requests;
+                self.failed.insert(key);
                 step.finished = Some(event.at);
                 step.state = StepState::Failed;
                 step.failure = Some(reason.clone());
@@ -163,7 +175,7 @@ impl RunRecord {
     }
 }
 
-fn close(open: &mut BTreeMap<(Step, String, String), u32>, key: &(Step, String, String)) {
+fn close(open: &mut BTreeMap<Key, u32>, key: &Key) {
     if let Some(count) = open.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -173,7 +185,7 @@ fn close(open: &mut BTreeMap<(Step, String, String), u32>, key: &(Step, String, 
 }
 
 /// A step is done when nothing that belongs to it is still going on.
-fn settle(step: &mut StepRecord, open: &BTreeMap<(Step, String, String), u32>) {
+fn settle(step: &mut StepRecord, open: &BTreeMap<Key, u32>) {
     if step.state != StepState::Failed && !open.keys().any(|(of, ..)| *of == step.step) {
         step.state = StepState::Done;
     }
@@ -182,9 +194,9 @@ fn settle(step: &mut StepRecord, open: &BTreeMap<(Step, String, String), u32>) {
 /// Adds a fact; a second, different value of the same name stands behind the first.
 fn add(evidence: &mut Evidence, name: &str, value: &str) {
     match evidence.get_mut(name) {
-        Some(known) if known.split(", ").any(|part| part == value) => {}
+        Some(known) if known.split("; ").any(|part| part == value) => {}
         Some(known) => {
-            known.push_str(", ");
+            known.push_str("; ");
             known.push_str(value);
         }
         None => {
@@ -222,7 +234,7 @@ mod tests {
         record.take_in(&event("b", done("two")));
         let step = record.step(Step::StoreBuild);
         assert_eq!((step.state, step.requests), (StepState::Done, 4));
-        assert_eq!(step.evidence["digest"], "one, two");
+        assert_eq!(step.evidence["digest"], "one; two");
     }
 
     #[test]
@@ -250,5 +262,46 @@ mod tests {
             serde_json::from_str::<RunRecord>(&json).unwrap().steps,
             record.steps
         );
+    }
+
+    #[test]
+    fn a_rejected_step_stays_failed_when_its_run_is_discarded() {
+        let by = || "ada".to_owned();
+        let mut record = RunRecord::new("r");
+        record.take_in(&event("the plan", Happening::Asked { details: Vec::new() }));
+        assert_eq!(record.step(Step::StoreBuild).state, StepState::Waiting);
+        record.take_in(&event(
+            "the plan",
+            Happening::Decided {
+                approved: false,
+                by: by(),
+            },
+        ));
+        record.take_in(&event("discard", Happening::Started));
+        record.take_in(&event("discard", done()));
+        let step = record.step(Step::StoreBuild);
+        assert_eq!(step.state, StepState::Failed);
+        assert_eq!(step.failure.as_deref(), Some("ada rejected the plan"));
+    }
+
+    #[test]
+    fn a_failed_step_is_done_when_what_failed_was_done_after_all() {
+        let mut record = RunRecord::new("r");
+        record.take_in(&event("a", Happening::Started));
+        let reason = "no".to_owned();
+        record.take_in(&event("a", Happening::Failed { reason, requests: 1 }));
+        record.take_in(&event("a", Happening::Started));
+        assert_eq!(record.step(Step::StoreBuild).state, StepState::Running);
+        record.take_in(&event("a", done()));
+        let step = record.step(Step::StoreBuild);
+        assert_eq!((step.state, &step.failure), (StepState::Done, &None));
+    }
+
+    fn done() -> Happening {
+        Happening::Done {
+            evidence: Evidence::new(),
+            already: false,
+            requests: 0,
+        }
     }
 }

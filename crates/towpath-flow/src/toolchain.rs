@@ -44,6 +44,7 @@ const REGISTRY: &str = "towpath";
 #[derive(Clone, Debug)]
 pub struct Cargo {
     program: PathBuf,
+    home: Option<PathBuf>,
     target: Option<PathBuf>,
 }
 
@@ -51,6 +52,7 @@ impl Default for Cargo {
     fn default() -> Self {
         Self {
             program: "cargo".into(),
+            home: None,
             target: None,
         }
     }
@@ -61,6 +63,13 @@ impl Cargo {
     #[must_use]
     pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
+        self
+    }
+
+    /// Keeps cargo's own configuration and its downloads in this folder (`CARGO_HOME`) instead of the user's.
+    #[must_use]
+    pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {
+        self.home = Some(home.into());
         self
     }
 
@@ -94,6 +103,9 @@ impl Cargo {
                     token.expose(),
                 );
         }
+        if let Some(home) = &self.home {
+            command.env("CARGO_HOME", home);
+        }
         if let Some(target) = &self.target {
             command.env("CARGO_TARGET_DIR", target);
         }
@@ -113,10 +125,12 @@ impl Cargo {
     }
 }
 
-/// The part of cargo's words that says what is wrong: from the first error on, at most 20 lines.
+/// The part of cargo's words that says what is wrong: from the first line that begins with an error, at most 20 lines.
 fn essence(said: &str) -> String {
-    let from = said.find("error").unwrap_or_default();
-    said[from..].lines().take(20).collect::<Vec<_>>().join("\n")
+    let lines: Vec<&str> = said.lines().collect();
+    let from = lines.iter().position(|line| line.starts_with("error"));
+    let wrong = lines.iter().skip(from.unwrap_or_default()).take(20);
+    wrong.copied().collect::<Vec<_>>().join("\n")
 }
 
 #[derive(Deserialize)]
@@ -216,8 +230,8 @@ impl Toolchain for Cargo {
         let metadata = self.metadata(project, &["--no-deps", "--offline"], None).await?;
         let package = own(&metadata, project)?;
         let version = PackageId::cargo(&package.name)?.at(&package.version)?;
-        let folder = self.target.as_ref().unwrap_or(&metadata.target_directory);
-        let file = folder
+        let file = metadata
+            .target_directory
             .join("package")
             .join(format!("{}-{}.crate", package.name, package.version));
         let bytes = tokio::fs::read(&file).await.map_err(|source| {
@@ -234,5 +248,17 @@ impl Toolchain for Cargo {
             digest: Digest::sha256_of(&bytes),
             file,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_begins_at_an_error_and_not_at_a_crate_of_that_name() {
+        let said = "  Downloaded thiserror v2.0.0\nerror: no matching package\n  help: look";
+        assert_eq!(essence(said), "error: no matching package\n  help: look");
+        assert_eq!(essence("killed"), "killed");
     }
 }

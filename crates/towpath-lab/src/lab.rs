@@ -48,8 +48,15 @@ pub struct LabConfig {
 impl Default for LabConfig {
     fn default() -> Self {
         let infra = format!("{ORGANIZATION}/infra");
-        let stack = |id: &str| StackSeed::new(id, &infra).with_project_root(id).with_worker_pool(id);
-        let stacks = vec![stack("shared-services"), stack("apps").with_dependency("shared-services")];
+        let stack = |id: &str| {
+            StackSeed::new(id, &infra)
+                .with_project_root(id)
+                .with_worker_pool(id)
+        };
+        let stacks = vec![
+            stack("shared-services"),
+            stack("apps").with_dependency("shared-services"),
+        ];
         Self {
             ecr: EcrConfig::default(),
             ecr_public_port: 0,
@@ -57,7 +64,10 @@ impl Default for LabConfig {
             codeartifact: CodeArtifactConfig::default(),
             github: GitHubConfig::default(),
             argocd: ArgoCdConfig::default(),
-            spacelift: SpaceliftConfig { stacks, ..SpaceliftConfig::default() },
+            spacelift: SpaceliftConfig {
+                stacks,
+                ..SpaceliftConfig::default()
+            },
         }
     }
 }
@@ -97,8 +107,19 @@ impl Lab {
     /// # Errors
     /// Where a port is taken, or a temporary folder cannot be made; the error names the service.
     pub async fn with(mut config: LabConfig) -> Result<Self, LabError> {
-        let upstream = |kind, port| Upstream::start(UpstreamConfig { port, ..UpstreamConfig::new(kind) });
-        let EcrConfig { region, account, access_key_id, secret_access_key, .. } = config.ecr.clone();
+        let upstream = |kind, port| {
+            Upstream::start(UpstreamConfig {
+                port,
+                ..UpstreamConfig::new(kind)
+            })
+        };
+        let EcrConfig {
+            region,
+            account,
+            access_key_id,
+            secret_access_key,
+            ..
+        } = config.ecr.clone();
         config.codeartifact.region.clone_from(&region);
         config.codeartifact.account = account;
         config.codeartifact.access_key_id.clone_from(&access_key_id);
@@ -112,8 +133,9 @@ impl Lab {
         ecr_public.seed_image("docker/library/alpine", "3.20", &ImageSeed::base())?;
         quay.seed_image("towpath/ca-certificates", "2026", &ImageSeed::certificates())?;
 
-        config.ecr.upstreams =
-            [&ecr_public, &quay].map(|up| (up.kind().host().to_owned(), up.address())).to_vec();
+        config.ecr.upstreams = [&ecr_public, &quay]
+            .map(|up| (up.kind().host().to_owned(), up.address()))
+            .to_vec();
         let ecr = Ecr::start(config.ecr.clone()).await?;
 
         let token = github.token(REVIEWER).unwrap_or_else(|| Secret::new(""));
@@ -123,14 +145,21 @@ impl Lab {
             username: REVIEWER.to_owned(),
             password: token.clone(),
         });
-        config.argocd.registry_access.extend(url(&ecr.api_url()).map(|ecr_api| RegistryAccess {
-            host: ecr.registry_host().to_owned(),
-            ecr_api,
-            region,
-            access_key: access_key_id,
-            secret_key: secret_access_key,
-        }));
-        let webhook_secret = config.argocd.webhook_secret.get_or_insert_with(new_secret).clone();
+        config
+            .argocd
+            .registry_access
+            .extend(url(&ecr.api_url()).map(|ecr_api| RegistryAccess {
+                host: ecr.registry_host().to_owned(),
+                ecr_api,
+                region,
+                access_key: access_key_id,
+                secret_key: secret_access_key,
+            }));
+        let webhook_secret = config
+            .argocd
+            .webhook_secret
+            .get_or_insert_with(new_secret)
+            .clone();
         config.spacelift.git_base = url(github.server_url());
         config.spacelift.git_credentials = Some((REVIEWER.to_owned(), token.clone()));
         config.spacelift.github_api = url(&github.api_url()).map(|api| (api, token));
@@ -140,11 +169,23 @@ impl Lab {
         )?;
 
         let argocd_hook = format!("{}/api/webhook", argocd.url().trim_end_matches('/'));
-        let spacelift_hook = format!("{}/webhooks/github", spacelift.url().as_str().trim_end_matches('/'));
+        let spacelift_hook = format!(
+            "{}/webhooks/github",
+            spacelift.url().as_str().trim_end_matches('/')
+        );
         github.add_organization_hook(ORGANIZATION, &argocd_hook, Some(webhook_secret), &["push"]);
         let spacelift_secret = config.spacelift.webhook_secret.clone();
         github.add_organization_hook(ORGANIZATION, &spacelift_hook, Some(spacelift_secret), &["push"]);
-        let lab = Self { ecr_public, quay, ecr, codeartifact, github, argocd, spacelift, config };
+        let lab = Self {
+            ecr_public,
+            quay,
+            ecr,
+            codeartifact,
+            github,
+            argocd,
+            spacelift,
+            config,
+        };
         lab.tell_actions();
         Ok(lab)
     }
@@ -162,7 +203,10 @@ impl Lab {
     /// How any client reaches the services, as environment variables. Some of the values are secrets of this lab.
     pub fn environment(&self) -> Vec<(String, String)> {
         let LabConfig { ecr, spacelift, .. } = &self.config;
-        let token = self.github.token(REVIEWER).map_or_else(String::new, |token| token.expose().to_owned());
+        let token = self
+            .github
+            .token(REVIEWER)
+            .map_or_else(String::new, |token| token.expose().to_owned());
         [
             ("AWS_ENDPOINT_URL_ECR", self.ecr.api_url()),
             ("AWS_ENDPOINT_URL_CODEARTIFACT", self.codeartifact.api_url()),
@@ -179,7 +223,10 @@ impl Lab {
             ("ARGOCD_AUTH_TOKEN", self.argocd.token().expose().to_owned()),
             ("SPACELIFT_API_KEY_ENDPOINT", self.spacelift.url().to_string()),
             ("SPACELIFT_API_KEY_ID", spacelift.api_key_id.clone()),
-            ("SPACELIFT_API_KEY_SECRET", spacelift.api_key_secret.expose().to_owned()),
+            (
+                "SPACELIFT_API_KEY_SECRET",
+                spacelift.api_key_secret.expose().to_owned(),
+            ),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .to_vec()
@@ -222,7 +269,9 @@ impl Lab {
 }
 
 fn is_secret(key: &str) -> bool {
-    ["TOKEN", "SECRET", "ACCESS_KEY_ID"].iter().any(|part| key.contains(part))
+    ["TOKEN", "SECRET", "ACCESS_KEY_ID"]
+        .iter()
+        .any(|part| key.contains(part))
 }
 
 fn new_secret() -> Secret {

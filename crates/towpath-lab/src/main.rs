@@ -57,7 +57,9 @@ struct Serve {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Args { command: Command::Serve(serve) } = Args::parse();
+    let Args {
+        command: Command::Serve(serve),
+    } = Args::parse();
     match run(serve).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -80,7 +82,10 @@ async fn run(serve: Serve) -> Result<(), LabError> {
     config.spacelift.port = serve.spacelift_port;
     let lab = Lab::with(config).await?;
     write_environment(&serve.env_file, &lab)?;
-    say(&format!("the lab is up; {} says how to reach it; end it with Ctrl-C", serve.env_file.display()));
+    say(&format!(
+        "the lab is up; {} says how to reach it; end it with Ctrl-C",
+        serve.env_file.display()
+    ));
     interrupted().await;
     drop(lab);
     Ok(())
@@ -88,12 +93,21 @@ async fn run(serve: Serve) -> Result<(), LabError> {
 
 /// Writes beside the file and moves it there, so that whoever waits for the file never reads half of it.
 fn write_environment(path: &Path, lab: &Lab) -> Result<(), LabError> {
-    let failed = |action| move |source| LabError::File { action, path: path.to_owned(), source };
+    let failed = |action| {
+        move |source| LabError::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let mut text = String::new();
     for (key, value) in lab.environment() {
         let _ = writeln!(text, "{key}={value}");
     }
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // A temporary file can be read by its owner only, and stays so when it is moved.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("write"))?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed("write"))?;

@@ -19,7 +19,9 @@ pub(crate) fn prepare(fault: Fault, lab: &Lab) {
         Fault::RegistryThrottles => {
             let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#;
             let status = http::StatusCode::TOO_MANY_REQUESTS;
-            lab.ecr().registry_faults().inject(towpath_lab::Fault::respond("/blobs/uploads/", status, body).always());
+            lab.ecr()
+                .registry_faults()
+                .inject(towpath_lab::Fault::respond("/blobs/uploads/", status, body).always());
         }
         Fault::ArgocdBlind | Fault::PlanRejected | Fault::CiFails => {}
     }
@@ -27,8 +29,9 @@ pub(crate) fn prepare(fault: Fault, lab: &Lab) {
 
 /// Makes Argo CD blind, once it has seen everything but the promotion.
 pub(crate) fn blind(lab: &Lab) {
-    lab.github().inject_delivery_fault(lab.argocd().url(), DeliveryFault::Drop, u32::MAX);
-    lab.argocd().knobs().set(|knobs| knobs.lose_refresh = true);
+    lab.github()
+        .inject_delivery_fault(lab.argocd().url(), DeliveryFault::Drop, u32::MAX);
+    lab.argocd().knobs().set(|knobs| knobs.lose_refresh = u32::MAX);
 }
 
 /// Breaks a library's source, so that it does not compile.

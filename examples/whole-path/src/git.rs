@@ -36,9 +36,15 @@ impl WorkingCopy<'_> {
             .env("GIT_COMMITTER_EMAIL", format!("{}@acme.example", self.user))
             .env("GIT_CONFIG_COUNT", "1")
             .env("GIT_CONFIG_KEY_0", "http.extraHeader")
-            .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {}", credentials.expose()));
+            .env(
+                "GIT_CONFIG_VALUE_0",
+                format!("Authorization: Basic {}", credentials.expose()),
+            );
         let output = command.output().await.map_err(|source| {
-            error(ErrorKind::Invalid).because("git cannot be started").advise("install git").caused_by(source)
+            error(ErrorKind::Invalid)
+                .because("git cannot be started")
+                .advise("install git")
+                .caused_by(source)
         })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());

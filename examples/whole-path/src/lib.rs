@@ -9,6 +9,7 @@ pub mod ci;
 mod fault;
 mod git;
 pub mod live;
+mod offer;
 mod path;
 mod project;
 mod reach;

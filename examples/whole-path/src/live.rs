@@ -1,6 +1,7 @@
 //! What happens, as it happens: events of this process and of the CI steps, in one record.
 
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ use towpath_flow::{Event, Evidence, Happening, Progress, RunRecord, Step};
 pub struct Live {
     record: Arc<Mutex<RunRecord>>,
     watcher: Arc<dyn Fn(&Event) + Send + Sync>,
+    /// Where and why each flow failed last.
+    failures: Arc<Mutex<HashMap<String, (Step, String)>>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -27,13 +30,33 @@ impl std::fmt::Debug for Live {
 impl Live {
     /// A record of this name, in which nothing has happened, and somebody who hears of every event.
     pub fn new(run: &str, watcher: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        Self { record: Arc::new(Mutex::new(RunRecord::new(run))), watcher: Arc::new(watcher) }
+        Self {
+            record: Arc::new(Mutex::new(RunRecord::new(run))),
+            watcher: Arc::new(watcher),
+            failures: Arc::default(),
+        }
     }
 
     /// Takes in an event.
     pub fn tell(&self, event: &Event) {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).take_in(event);
+        if let Happening::Failed { reason, .. } = &event.happening {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.insert(event.flow.clone(), (event.step, reason.clone()));
+        }
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_in(event);
         (self.watcher)(event);
+    }
+
+    /// Where and why a flow failed, if it did.
+    pub fn failure(&self, flow: &str) -> Option<(Step, String)> {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(flow)
+            .cloned()
     }
 
     /// The record as it stands.
@@ -58,15 +81,28 @@ impl Live {
         work: impl Future<Output = Result<(Evidence, T), E>>,
     ) -> Result<T, E> {
         let title = title.into();
-        let event = |happening| Event { at: Timestamp::now(), flow: "path".into(), step, title: title.clone(), happening };
+        let event = |happening| Event {
+            at: Timestamp::now(),
+            flow: "path".into(),
+            step,
+            title: title.clone(),
+            happening,
+        };
         self.tell(&event(Happening::Started));
         match requests::count(work).await {
             (Ok((evidence, value)), requests) => {
-                self.tell(&event(Happening::Done { evidence, already: false, requests }));
+                self.tell(&event(Happening::Done {
+                    evidence,
+                    already: false,
+                    requests,
+                }));
                 Ok(value)
             }
             (Err(error), requests) => {
-                self.tell(&event(Happening::Failed { reason: error.to_string(), requests }));
+                self.tell(&event(Happening::Failed {
+                    reason: error.to_string(),
+                    requests,
+                }));
                 Err(error)
             }
         }
@@ -93,7 +129,10 @@ impl Live {
                 });
             }
         });
-        Ok(Listening { address, _task: AbortOnDropHandle::new(task) })
+        Ok(Listening {
+            address,
+            _task: AbortOnDropHandle::new(task),
+        })
     }
 }
 
@@ -122,7 +161,9 @@ impl Reporter {
         let (sender, mut receiver) = mpsc::unbounded_channel::<Event>();
         let task = tokio::spawn(async move {
             while let Some(event) = receiver.recv().await {
-                let (Some(open), Ok(mut line)) = (&mut stream, serde_json::to_vec(&event)) else { continue };
+                let (Some(open), Ok(mut line)) = (&mut stream, serde_json::to_vec(&event)) else {
+                    continue;
+                };
                 line.push(b'\n');
                 if open.write_all(&line).await.is_err() {
                     stream = None;

@@ -14,20 +14,39 @@ const LIBRARY: &[(&str, &str)] = &[
 const SERVICE: &[(&str, &str)] = &[
     ("towpath.toml", include_str!("../sample/service/towpath.toml")),
     ("rootfs/bin/web", include_str!("../sample/service/rootfs/bin/web")),
-    ("rootfs/etc/web.conf", include_str!("../sample/service/rootfs/etc/web.conf")),
+    (
+        "rootfs/etc/web.conf",
+        include_str!("../sample/service/rootfs/etc/web.conf"),
+    ),
 ];
 const DEPLOY: &[(&str, &str)] = &[
-    ("apps/web/deployment.yaml", include_str!("../sample/deploy/apps/web/deployment.yaml")),
-    ("apps/web/service.yaml", include_str!("../sample/deploy/apps/web/service.yaml")),
+    (
+        "apps/web/deployment.yaml",
+        include_str!("../sample/deploy/apps/web/deployment.yaml"),
+    ),
+    (
+        "apps/web/service.yaml",
+        include_str!("../sample/deploy/apps/web/service.yaml"),
+    ),
 ];
 const INFRA: &[(&str, &str)] = &[
-    ("shared-services/main.tf", include_str!("../sample/infra/shared-services/main.tf")),
+    (
+        "shared-services/main.tf",
+        include_str!("../sample/infra/shared-services/main.tf"),
+    ),
     ("apps/main.tf", include_str!("../sample/infra/apps/main.tf")),
 ];
 
 /// What a folder has for its own tools, and a repository has not. The last three stand in crates that were unpacked from a
 /// registry, and cargo refuses to pack them again.
-const LEFT_OUT: &[&str] = &["target", ".git", ".terraform", ".cargo_vcs_info.json", ".cargo-ok", "Cargo.toml.orig"];
+const LEFT_OUT: &[&str] = &[
+    "target",
+    ".git",
+    ".terraform",
+    ".cargo_vcs_info.json",
+    ".cargo-ok",
+    "Cargo.toml.orig",
+];
 
 /// The four repositories that are pushed, each as a folder with its files.
 #[derive(Debug)]
@@ -75,7 +94,9 @@ impl Projects {
             write(&deploy.join(path), &text.replace("REGISTRY", registry))?;
         }
         match &args.infra {
-            Some(own) if own.join("shared-services").is_dir() && own.join("apps").is_dir() => copy(own, &infra)?,
+            Some(own) if own.join("shared-services").is_dir() && own.join("apps").is_dir() => {
+                copy(own, &infra)?
+            }
             Some(own) => {
                 // One folder of Terraform is what is shared; the sample's apps follow it.
                 expect_terraform(own)?;
@@ -84,11 +105,18 @@ impl Projects {
             }
             None => write_all(&infra, INFRA)?,
         }
-        Ok(Self { library, service, deploy, infra, own_library: args.library.clone(), _folder: folder })
+        Ok(Self {
+            library,
+            service,
+            deploy,
+            infra,
+            own_library: args.library.clone(),
+            _folder: folder,
+        })
     }
 }
 
-fn invalid(folder: &Path, reason: impl std::fmt::Display) -> Error {
+pub(crate) fn invalid(folder: &Path, reason: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Invalid, "whole-path", "use", folder.display()).because(reason)
 }
 
@@ -102,24 +130,35 @@ fn expect_file(folder: &Path, name: &str, what: &str) -> Result<()> {
     }
     match folder.join(name).is_file() {
         true => Ok(()),
-        false => Err(invalid(folder, format!("it has no {name}")).advise(format!("name the folder of {what}"))),
+        false => {
+            Err(invalid(folder, format!("it has no {name}")).advise(format!("name the folder of {what}")))
+        }
     }
 }
 
 fn expect_terraform(folder: &Path) -> Result<()> {
     let entries = std::fs::read_dir(folder)
         .map_err(|error| invalid(folder, error).advise("name a folder with Terraform files"))?;
-    let has_terraform =
-        entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "tf"));
+    let has_terraform = entries.flatten().any(|entry| {
+        entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "tf")
+    });
     match has_terraform {
         true => Ok(()),
-        false => Err(invalid(folder, "it has no .tf file, and not the folders shared-services and apps")
-            .advise("name a folder with Terraform files, or with those two folders")),
+        false => Err(invalid(
+            folder,
+            "it has no .tf file, and not the folders shared-services and apps",
+        )
+        .advise("name a folder with Terraform files, or with those two folders")),
     }
 }
 
 fn write_all(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
-    files.iter().try_for_each(|(path, text)| write(&folder.join(path), text))
+    files
+        .iter()
+        .try_for_each(|(path, text)| write(&folder.join(path), text))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

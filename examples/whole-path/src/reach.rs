@@ -11,7 +11,7 @@ use towpath_ecr::{Ecr, EcrConfig};
 use towpath_elements::{Error, ErrorKind, Result};
 use towpath_flow::Elements;
 use towpath_github::{Credential, GitHub, GitHubConfig};
-use towpath_spacelift::{Spacelift, SpaceliftConfig};
+use towpath_spacelift::Spacelift;
 use url::Url;
 
 /// The addresses and keys of the services, by the names that the lab gives them.
@@ -33,7 +33,6 @@ impl Reach {
     }
 
     /// From the environment of this process.
-    #[expect(clippy::disallowed_methods, reason = "the edge where the environment is read")]
     pub fn of_process() -> Self {
         Self(std::env::vars().collect())
     }
@@ -57,7 +56,8 @@ impl Reach {
     fn url(&self, key: &str) -> Result<Url> {
         let text = self.get(key)?;
         Url::parse(text).map_err(|error| {
-            Error::new(ErrorKind::Invalid, "environment", "read", key).because(format!("it is not a URL: {error}"))
+            Error::new(ErrorKind::Invalid, "environment", "read", key)
+                .because(format!("it is not a URL: {error}"))
         })
     }
 
@@ -78,8 +78,15 @@ impl Reach {
         let mut config = EcrConfig::from_env()
             .region(self.region()?)
             .endpoint(self.url("AWS_ENDPOINT_URL_ECR")?)
-            .credentials(self.get("AWS_ACCESS_KEY_ID")?, self.secret("AWS_SECRET_ACCESS_KEY")?, None);
-        for (registry, key) in [("public.ecr.aws", "TOWPATH_LAB_ECR_PUBLIC"), ("quay.io", "TOWPATH_LAB_QUAY")] {
+            .credentials(
+                self.get("AWS_ACCESS_KEY_ID")?,
+                self.secret("AWS_SECRET_ACCESS_KEY")?,
+                None,
+            );
+        for (registry, key) in [
+            ("public.ecr.aws", "TOWPATH_LAB_ECR_PUBLIC"),
+            ("quay.io", "TOWPATH_LAB_QUAY"),
+        ] {
             let endpoint = format!("http://{}/", self.get(key)?);
             if let Ok(endpoint) = Url::parse(&endpoint) {
                 config = config.upstream(RegistryHost::new(registry)?, endpoint);
@@ -96,8 +103,12 @@ impl Reach {
         let config = CodeArtifactConfig::from_env()
             .region(self.region()?)
             .endpoint(self.url("AWS_ENDPOINT_URL_CODEARTIFACT")?)
-            .credentials(self.get("AWS_ACCESS_KEY_ID")?, self.secret("AWS_SECRET_ACCESS_KEY")?, None);
-        CodeArtifact::new(&config).await
+            .credentials(
+                self.get("AWS_ACCESS_KEY_ID")?,
+                self.secret("AWS_SECRET_ACCESS_KEY")?,
+                None,
+            );
+        CodeArtifact::new(config).await
     }
 
     /// Argo CD, which asks GitHub whether a newer commit contains the expected one.
@@ -107,15 +118,13 @@ impl Reach {
     pub fn argocd(&self, github: &Arc<GitHub>) -> Result<ArgoCd> {
         let login = Login::Token(self.secret("ARGOCD_AUTH_TOKEN")?);
         // The lab is near and quick: no pause between looks is longer than a second.
-        let policy = WaitPolicy {
-            poll: Duration::from_secs(1),
-            gap: Duration::from_millis(25),
-            first_refresh: Duration::from_millis(200),
-            longest_refresh: Duration::from_secs(1),
-            refresh_timeout: Duration::from_secs(5),
-            degraded_grace: Duration::from_secs(5),
-            ..WaitPolicy::default()
-        };
+        let mut policy = WaitPolicy::default();
+        policy.poll = Duration::from_secs(1);
+        policy.gap = Duration::from_millis(25);
+        policy.first_refresh = Duration::from_millis(200);
+        policy.longest_refresh = Duration::from_secs(1);
+        policy.refresh_timeout = Duration::from_secs(5);
+        policy.degraded_grace = Duration::from_secs(5);
         ArgoCd::builder(self.get("ARGOCD_SERVER")?, login)?
             .wait_policy(policy)
             .revision_oracle(Arc::clone(github) as _)
@@ -127,8 +136,11 @@ impl Reach {
     /// # Errors
     /// Where a key is missing or the client cannot be made.
     pub fn spacelift(&self) -> Result<Spacelift> {
-        let (id, secret) = (self.get("SPACELIFT_API_KEY_ID")?, self.secret("SPACELIFT_API_KEY_SECRET")?);
-        Spacelift::new(SpaceliftConfig::new(self.get("SPACELIFT_API_KEY_ENDPOINT")?, id, secret)?)
+        let (id, secret) = (
+            self.get("SPACELIFT_API_KEY_ID")?,
+            self.secret("SPACELIFT_API_KEY_SECRET")?,
+        );
+        Spacelift::with_api_key(self.get("SPACELIFT_API_KEY_ENDPOINT")?, id, secret)?.build()
     }
 
     fn region(&self) -> Result<Region> {

@@ -253,6 +253,7 @@ fn r09_an_outage_of_the_repository() {
     waits(broken.clone(), &facts(), Unmet::Comparison);
     let long = Facts {
         comparison_error_for: Duration::from_secs(20),
+        comparisons_failed: 1,
         ..facts()
     };
     ends(broken, &long, DeliveryOutcome::ComparisonError, "no route");

@@ -31,7 +31,10 @@ impl Effect for ConfirmCiRun {
     fn evidence(&self, run: &CiRun) -> Evidence {
         evidence([(
             "run",
-            format!("{} ({}, attempt {})", run.id, run.workflow, run.attempt),
+            format!(
+                "{}: {} ({}, attempt {})",
+                self.repository, run.id, run.workflow, run.attempt
+            ),
         )])
     }
 

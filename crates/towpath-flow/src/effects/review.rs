@@ -36,7 +36,10 @@ impl Effect for ReadReview {
 
     fn evidence(&self, review: &Review) -> Evidence {
         let verdict = self.policy.judge(review).unwrap_or_else(|missing| missing);
-        evidence([("commit", self.commit.to_string()), ("review", verdict)])
+        evidence([
+            ("commit", format!("{}@{}", self.repository, self.commit)),
+            ("review", format!("{}: {verdict}", self.repository)),
+        ])
     }
 
     async fn observe(&self, elements: &Elements) -> Result<Option<Review>> {

@@ -2,5 +2,5 @@
 
 /// Greets somebody.
 pub fn greet(name: &str) -> String {
-    towpath_greeting::greeting(name)
+    towpath_greeting::greet(name)
 }
