@@ -113,7 +113,7 @@ async fn a_second_run_changes_nothing_and_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_run_asks_the_world_for_nothing_that_is_done() {
+async fn a_finished_run_asks_only_for_what_may_have_changed() {
     let company = Company::new();
     let inputs = company.change();
     let runner = runner(&company).with_journal(MemoryJournal::new());
@@ -121,5 +121,7 @@ async fn a_finished_run_asks_the_world_for_nothing_that_is_done() {
     let first = runner.run("docker", &flow).await.unwrap();
     company.world.forget_calls();
     assert_eq!(runner.run("docker", &flow).await.unwrap(), first);
-    assert_eq!(company.world.calls(), []);
+    // A weakness may have been found since: the scan is judged again, and nothing else is asked for.
+    let methods: Vec<_> = company.world.calls().into_iter().map(|call| call.method).collect();
+    assert_eq!(methods, ["scan"]);
 }
