@@ -137,6 +137,11 @@ impl RunState {
         )
     }
 
+    /// Whether the run waits for a human.
+    pub fn waits_for_a_human(&self) -> bool {
+        matches!(self, Self::Unconfirmed | Self::PendingReview)
+    }
+
     /// Whether the run has got past the human: confirmed, or needing no confirmation.
     pub fn is_past_confirmation(&self) -> bool {
         matches!(

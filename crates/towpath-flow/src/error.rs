@@ -100,6 +100,11 @@ impl Stop {
         }
     }
 
+    /// Whether an effect met something else than it was to work on: the world has changed under the flow.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Failed { failure, .. } if failure.kind == ErrorKind::Conflict)
+    }
+
     /// What a user can do next, in a sentence.
     pub fn next_move(&self) -> String {
         match self {

@@ -122,6 +122,11 @@ async fn a_finished_run_asks_only_for_what_may_have_changed() {
     company.world.forget_calls();
     assert_eq!(runner.run("docker", &flow).await.unwrap(), first);
     // A weakness may have been found since: the scan is judged again, and nothing else is asked for.
-    let methods: Vec<_> = company.world.calls().into_iter().map(|call| call.method).collect();
+    let methods: Vec<_> = company
+        .world
+        .calls()
+        .into_iter()
+        .map(|call| call.method)
+        .collect();
     assert_eq!(methods, ["scan"]);
 }

@@ -84,18 +84,9 @@ pub struct PlanMade {
     pub plan: Option<Plan>,
 }
 
-impl PlanMade {
-    /// Whether the run waits for a human. Otherwise it has been confirmed already, applies on its own, or had nothing
-    /// to change.
-    pub fn waits_for_a_human(&self) -> bool {
-        matches!(self.run.state, RunState::Unconfirmed | RunState::PendingReview)
-    }
-}
-
 #[async_trait]
 impl Effect for ReadPlan {
     const NAME: &'static str = "infrastructure.read_plan";
-    const FRESH: bool = true;
     type Output = PlanMade;
 
     fn title(&self) -> String {
@@ -124,7 +115,7 @@ impl Effect for ReadPlan {
             .wait_for_decision(&self.stack, &self.run, &policy, elements.cancellation())
             .await?;
         match run.state {
-            RunState::Unconfirmed | RunState::PendingReview => {
+            ref state if state.waits_for_a_human() => {
                 let plan = infrastructure.plan(&self.stack, &self.run).await?;
                 Ok(PlanMade {
                     run,
@@ -233,7 +224,7 @@ impl Effect for SeeConfirmed {
 
     async fn observe(&self, elements: &Elements) -> Result<Option<Run>> {
         let run = elements.infrastructure()?.run(&self.stack, &self.run).await?;
-        Ok(run.state.is_past_confirmation().then_some(run))
+        Ok((run.state.is_past_confirmation() || run.state.is_terminal()).then_some(run))
     }
 
     async fn apply(&self, elements: &Elements) -> Result<Run> {

@@ -71,16 +71,34 @@ impl Spacelift {
             run: id.clone(),
             within: self.within,
         };
-        let made = context.perform(Step::Plan, &read).await?;
-        match made.plan {
-            Some(ref plan) if made.waits_for_a_human() => self.confirm(context, plan).await?,
-            _ => {
-                let settled = SeeConfirmed {
-                    stack: stack.clone(),
-                    run: id.clone(),
-                };
-                context.perform(Step::Confirm, &settled).await?;
+        let mut made = context.perform(Step::Plan, &read).await?;
+        let mut confirmed = false;
+        while let Some(plan) = made.plan.take_if(|_| made.run.state.waits_for_a_human()) {
+            let stop = match self.confirm(context, &plan).await {
+                Ok(()) => {
+                    confirmed = true;
+                    break;
+                }
+                Err(stop) if stop.is_conflict() => stop,
+                Err(stop) => return Err(stop),
+            };
+            // The service may have planned anew while the human thought: then the answer is void, and the new plan is a
+            // new question.
+            made = context.perform(Step::Plan, &read).await?;
+            let is_new = made
+                .plan
+                .as_ref()
+                .is_some_and(|anew| anew.digest() != plan.digest());
+            if !(is_new && made.run.state.waits_for_a_human()) {
+                return Err(stop);
             }
+        }
+        if !confirmed {
+            let settled = SeeConfirmed {
+                stack: stack.clone(),
+                run: id.clone(),
+            };
+            context.perform(Step::Confirm, &settled).await?;
         }
         let follow = FollowRun {
             stack,
