@@ -30,6 +30,8 @@ pub(crate) struct Verifier {
     pub(crate) service: &'static str,
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: Secret,
+    /// Whether a signature may leave the body out, as the service's model allows for some uploads.
+    pub(crate) unsigned_payload: bool,
 }
 
 /// Why a signature was not accepted.
@@ -48,7 +50,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The error code, as in `x-amzn-ErrorType`, and the status.
+    /// The error code, which each service writes in its own place, and the status.
     pub(crate) fn code(&self) -> (&'static str, StatusCode) {
         match self {
             Self::Missing => ("MissingAuthenticationTokenException", StatusCode::FORBIDDEN),
@@ -102,7 +104,7 @@ impl Verifier {
         let authorization = headers.get("authorization").ok_or(Refusal::Missing)?;
         let claim = Authorization::parse(authorization.to_str().unwrap_or_default())?;
         let signed_at = self.check_scope(&claim, text(headers, "x-amz-date")?, now)?;
-        let hash = payload_hash(headers, body)?;
+        let hash = self.payload_hash(headers, body)?;
         let expected = self.sign(method, uri, headers, &claim, &hash, signed_at)?;
         if bool::from(expected.as_bytes().ct_eq(claim.signature.as_bytes())) {
             Ok(())
@@ -151,6 +153,20 @@ impl Verifier {
             )));
         }
         Ok(signed_at)
+    }
+
+    /// The hash that the signature covers: the one the client says, checked against the body, or else the body's.
+    fn payload_hash(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
+        let actual = hex::encode(Sha256::digest(body));
+        match headers
+            .get(CONTENT_SHA256)
+            .map(|value| value.to_str().unwrap_or_default())
+        {
+            None => Ok(actual),
+            Some(UNSIGNED_PAYLOAD) if self.unsigned_payload => Ok(UNSIGNED_PAYLOAD.into()),
+            Some(said) if said == actual => Ok(actual),
+            Some(_) => Err(Refusal::Body),
+        }
     }
 
     /// The signature that the request should have: over the headers that the client says it signed.
@@ -233,20 +249,6 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// The hash that the signature covers: the one the client says, checked against the body, or else the body's.
-fn payload_hash(headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
-    let actual = hex::encode(Sha256::digest(body));
-    match headers
-        .get(CONTENT_SHA256)
-        .map(|value| value.to_str().unwrap_or_default())
-    {
-        None => Ok(actual),
-        Some(UNSIGNED_PAYLOAD) => Ok(UNSIGNED_PAYLOAD.into()),
-        Some(said) if said == actual => Ok(actual),
-        Some(_) => Err(Refusal::Body),
-    }
-}
-
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
     let value = headers
         .get(name)
@@ -274,6 +276,7 @@ mod tests {
             service: "iam",
             access_key_id: "AKIDEXAMPLE".into(),
             secret_access_key: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+            unsigned_payload: false,
         };
         let uri: Uri = "/?Action=ListUsers&Version=2010-05-08".parse().unwrap();
         let mut headers = HeaderMap::new();
@@ -301,6 +304,8 @@ mod tests {
         let late = "2015-08-30T12:46:10Z".parse().unwrap();
         assert!(matches!(check(&headers, b"", late), Err(Refusal::Mismatch(_))));
         headers.insert(CONTENT_SHA256, "00".parse().unwrap());
+        assert_eq!(check(&headers, b"", then), Err(Refusal::Body));
+        headers.insert(CONTENT_SHA256, UNSIGNED_PAYLOAD.parse().unwrap());
         assert_eq!(check(&headers, b"", then), Err(Refusal::Body));
         headers.remove("content-type");
         assert!(check(&headers, b"", then).is_err());

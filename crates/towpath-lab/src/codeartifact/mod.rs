@@ -162,6 +162,7 @@ impl CodeArtifact {
             verifier: Verifier {
                 region: config.region,
                 service: "codeartifact",
+                unsigned_payload: true,
                 access_key_id: config.access_key_id,
                 secret_access_key: config.secret_access_key,
             },

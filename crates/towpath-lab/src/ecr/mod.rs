@@ -19,7 +19,6 @@ mod registry;
 mod remote;
 mod scan;
 mod seed;
-mod sigv4;
 mod store;
 mod tokens;
 mod upstream;
@@ -30,10 +29,10 @@ pub use seed::ImageSeed;
 pub use upstream::{Upstream, UpstreamConfig, UpstreamKind};
 
 use crate::server::{Bound, Server};
+use crate::sigv4::Verifier;
 use crate::{Faults, LabError, RequestLog};
 use blobs::Blobs;
 use scan::Pace;
-use sigv4::Verifier;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,6 +145,7 @@ impl Ecr {
                 secret_access_key: config.secret_access_key.clone(),
                 region: config.region.clone(),
                 service: "ecr",
+                unsigned_payload: false,
             },
             upstreams: config.upstreams.iter().cloned().collect(),
             store: Mutex::new(Store::new(pace, config.scan_on_push)),

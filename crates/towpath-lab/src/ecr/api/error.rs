@@ -1,8 +1,8 @@
 //! Errors of the JSON API, in the words of the service.
 
 use super::super::Service;
-use super::super::sigv4::Disbelief;
 use super::super::store::{Repository, Store, is_repository_name};
+use crate::sigv4::Refusal;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -29,20 +29,23 @@ impl ApiError {
         Self::new("InvalidParameterException", message)
     }
 
-    pub(super) fn denied(disbelief: Disbelief) -> Self {
-        Self {
-            status: StatusCode::FORBIDDEN,
-            kind: disbelief.kind,
-            message: Some(disbelief.message),
-        }
-    }
-
     /// What the service's front answers to a target that it does not know: a type without a message.
     pub(super) fn unknown_operation() -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             kind: "UnknownOperationException",
             message: None,
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let (kind, status) = refusal.code();
+        Self {
+            status,
+            kind,
+            message: Some(refusal.message()),
         }
     }
 }

@@ -58,7 +58,9 @@ async fn answer(service: &Service, request: Request) -> Answer {
             "the request is too large or not complete",
         ));
     };
-    service.verifier.verify(&parts, &body).map_err(ApiError::denied)?;
+    service
+        .verifier
+        .verify(&parts.method, &parts.uri, &parts.headers, &body)?;
     let target = parts
         .headers
         .get("x-amz-target")
