@@ -375,15 +375,9 @@ async fn statuses_and_checks_add_up() {
         (&now["state"], &now["total_count"]),
         (&json!("success"), &json!(1))
     );
-    assert_eq!(
-        world
-            .get(&format!("/commits/{sha}/statuses"))
-            .await
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    for list in [format!("/commits/{sha}/statuses"), format!("/statuses/{sha}")] {
+        assert_eq!(world.get(&list).await.as_array().unwrap().len(), 2, "{list}");
+    }
     let long = json!({"state": "success", "description": "x".repeat(141)});
     assert_eq!(
         world.post(&format!("/statuses/{sha}"), long).await.0,

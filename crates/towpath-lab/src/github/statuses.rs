@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 pub(super) fn routes() -> Router<Arc<Hub>> {
     Router::new()
-        .route("/repos/{owner}/{repo}/statuses/{sha}", post(create_status))
+        .route(
+            "/repos/{owner}/{repo}/statuses/{sha}",
+            get(list_by_old_route).post(create_status),
+        )
         .route("/repos/{owner}/{repo}/check-runs", post(create_check))
         .route(
             "/repos/{owner}/{repo}/check-runs/{id}",
@@ -184,6 +187,21 @@ pub(super) fn list(hub: &Hub, repository: &Repository, sha: &str, paging: Paging
         .map(|status| status_json(hub, repository, status))
         .collect();
     paging.link(ok(&page), &hub.base, uri, total)
+}
+
+/// `GET /statuses/{ref}`, which GitHub documents as the older form of the same list. PyGithub asks here.
+async fn list_by_old_route(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path((owner, repo, revision)): Path<(String, String, String)>,
+    Query(paging): Query<Paging>,
+    OriginalUri(uri): OriginalUri,
+) -> Reply {
+    let repository = hub.readable(&caller, &owner, &repo)?;
+    let commit = repository.git.commit(&revision).await?;
+    let commit =
+        commit.ok_or_else(|| ApiError::unprocessable(format!("No commit found for SHA: {revision}")))?;
+    Ok(list(&hub, &repository, &commit.sha, paging, &uri))
 }
 
 /// The newest status of each context.
