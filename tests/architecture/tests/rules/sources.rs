@@ -3,7 +3,7 @@
 use crate::workspace::rust_files;
 
 /// Where code may pause by itself, and why. Everything else waits through `towpath_core::wait`.
-const PAUSES: [(&str, &str); 10] = [
+const PAUSES: [(&str, &str); 11] = [
     (
         "crates/towpath-core/src/wait.rs",
         "it is the one place that waits",
@@ -24,6 +24,10 @@ const PAUSES: [(&str, &str); 10] = [
     (
         "crates/towpath-argocd/src/wait.rs",
         "the server's stream and the clock both wake it; it keeps to the deadline and the cancellation itself",
+    ),
+    (
+        "crates/towpath-spacelift/src/logs.rs",
+        "the pause between two looks at a log that is still being written",
     ),
     (
         "crates/towpath-actions/src/oidc.rs",
