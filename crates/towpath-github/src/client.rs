@@ -21,8 +21,6 @@ const LARGEST_FILE: usize = 100 << 20;
 ///
 /// Its methods are GitHub's own operations and return GitHub's own things. As an element it is a
 /// [`Source`](crate::Source), a [`Ci`](crate::Ci) and a [`RevisionOracle`](crate::RevisionOracle).
-///
-/// Use it in the Tokio runtime of its first request: that one carries its requests.
 #[derive(Clone, Debug)]
 pub struct GitHub {
     pub(crate) connection: Arc<Connection>,

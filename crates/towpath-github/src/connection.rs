@@ -1,22 +1,20 @@
 //! One request after another: `octocrab` on our own transport.
 //!
-//! `octocrab` builds requests and carries them to a service. Of its own layers none is used: the service here is
+//! `octocrab` builds the requests, with the version of the API that it was made for. What carries them is
 //! [`towpath_http::Transport`], which sends again only what is safe to send again, keeps credentials at their origin,
 //! counts requests and ends them in time. The types of `octocrab` stay inside this module.
 
 use crate::error;
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use octocrab::{OctoBody, Octocrab, OctocrabBuilder};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::OnceLock;
+use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use towpath_core::{RepoSlug, Secret};
 use towpath_elements::{BoxError, Error, ErrorKind, Result};
@@ -45,7 +43,7 @@ pub(crate) struct Request {
     purpose: Purpose,
 }
 
-/// How to speak of a request, and how to treat it; it travels through `octocrab` as an extension.
+/// How to speak of a request, and how to treat it.
 #[derive(Clone, Debug)]
 struct Purpose {
     attempted: Cow<'static, str>,
@@ -174,8 +172,7 @@ impl Request {
 /// A server, and who we are to it.
 pub(crate) struct Connection {
     transport: Transport,
-    /// Made at the first request: it starts a task, for which a runtime has to be there.
-    octocrab: OnceLock<Octocrab>,
+    octocrab: Octocrab,
     base: Url,
     token: Option<Secret>,
 }
@@ -192,7 +189,7 @@ impl Connection {
     pub(crate) fn new(transport: Transport, base: Url, token: Option<Secret>) -> Self {
         Self {
             transport,
-            octocrab: OnceLock::new(),
+            octocrab: request_builder(),
             base,
             token,
         }
@@ -204,32 +201,47 @@ impl Connection {
 
     /// Sends a request and gives the answer, whatever its status.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
+        let call = self.call(request).await?;
+        self.transport.send(call).await
+    }
+
+    /// The request as `octocrab` builds it, with its purpose, for the transport.
+    async fn call(&self, request: &Request) -> Result<Call> {
+        let unbuilt = |cause| request.invalid("the request cannot be built").caused_by(cause);
         let url = request.url(&self.base)?;
         let builder = http::Request::builder()
             .method(request.method.clone())
             .uri(url.as_str())
-            .header(ACCEPT, HeaderValue::from_static(request.accept))
-            .extension(request.purpose.clone());
-        let octocrab = self.octocrab.get_or_init(|| {
-            let service = TransportService(self.transport.clone());
-            let Ok(octocrab) = OctocrabBuilder::new_empty()
-                .with_service(service)
-                .with_auth(octocrab::AuthState::None)
-                .build();
-            octocrab
-        });
-        let built = octocrab
-            .build_request(builder, request.body.as_ref())
-            .map_err(|cause| request.invalid("the request cannot be built").caused_by(cause))?;
-        let response = octocrab
-            .execute(built)
-            .await
-            .map_err(|cause| unwrapped(request, cause))?;
-        response.extensions().get::<Answer>().cloned().ok_or_else(|| {
-            request
-                .error(ErrorKind::Protocol)
-                .because("the answer was lost on its way through the client")
-        })
+            .header(ACCEPT, HeaderValue::from_static(request.accept));
+        let built = self.octocrab.build_request(builder, request.body.as_ref());
+        let (parts, body) = built.map_err(unbuilt)?.into_parts();
+        // The body is in memory: this does not wait.
+        let body = body.collect().await.map_err(unbuilt)?.to_bytes();
+        let Purpose {
+            attempted,
+            subject,
+            idempotent,
+            longest_body,
+        } = &request.purpose;
+        let mut call = Call::new(parts.method, url)
+            .attempting(attempted.clone(), subject)
+            .with_idempotency(match idempotent {
+                true => Idempotency::Idempotent,
+                false => Idempotency::NotIdempotent,
+            });
+        if let Some(bytes) = longest_body {
+            call = call.longest_body(*bytes);
+        }
+        for (name, value) in &parts.headers {
+            // octocrab writes a length of its own on empty bodies; the transport knows the length.
+            if name != CONTENT_LENGTH {
+                call = call.header(name.clone(), value.clone());
+            }
+        }
+        if !body.is_empty() {
+            call = call.body("application/json", body);
+        }
+        Ok(call)
     }
 
     /// Sends a request; an answer that is not 2xx is the error that it means.
@@ -272,64 +284,31 @@ impl Connection {
     }
 }
 
-/// The transport as the service that `octocrab` asks for. The whole answer travels in the response's extensions.
-struct TransportService(Transport);
+/// A client that only builds requests. Nothing is ever sent through it, so the worker that would carry its requests is
+/// dropped instead of started: no runtime has to be there, and none is bound.
+fn request_builder() -> Octocrab {
+    let Ok(octocrab) = OctocrabBuilder::new_empty()
+        .with_service(NoService)
+        .with_executor(Box::new(drop))
+        .with_auth(octocrab::AuthState::None)
+        .build();
+    octocrab
+}
 
-impl tower_service::Service<http::Request<OctoBody>> for TransportService {
-    type Response = http::Response<Full<Bytes>>;
+/// The service that `octocrab` asks for, which refuses whatever it is given.
+struct NoService;
+
+impl tower_service::Service<http::Request<OctoBody>> for NoService {
+    type Response = http::Response<OctoBody>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+    type Future = Ready<Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<OctoBody>) -> Self::Future {
-        let transport = self.0.clone();
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes();
-            let mut call = Call::new(parts.method, parts.uri.to_string());
-            if let Some(purpose) = parts.extensions.remove::<Purpose>() {
-                call = call.attempting(purpose.attempted, purpose.subject);
-                call = call.with_idempotency(match purpose.idempotent {
-                    true => Idempotency::Idempotent,
-                    false => Idempotency::NotIdempotent,
-                });
-                if let Some(bytes) = purpose.longest_body {
-                    call = call.longest_body(bytes);
-                }
-            }
-            // octocrab writes a length of its own on empty bodies; the transport knows the length.
-            parts.headers.remove(CONTENT_LENGTH);
-            for (name, value) in parts.headers.iter() {
-                call = call.header(name.clone(), value.clone());
-            }
-            if !body.is_empty() {
-                call = call.body("application/json", body);
-            }
-            let answer = transport.send(call).await?;
-            let mut response = http::Response::new(Full::new(answer.body().clone()));
-            *response.status_mut() = answer.status();
-            *response.headers_mut() = answer.headers().clone();
-            response.extensions_mut().insert(answer);
-            Ok(response)
-        })
-    }
-}
-
-/// Our own error, which `octocrab` wrapped on its way out.
-fn unwrapped(request: &Request, error: octocrab::Error) -> Error {
-    match error {
-        octocrab::Error::Service { source, .. } => match source.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(cause) => request
-                .error(ErrorKind::Unavailable)
-                .because("the client's runtime is gone")
-                .advise("use a client in the Tokio runtime of its first request")
-                .caused_by(cause),
-        },
-        cause => request.error(ErrorKind::Protocol).caused_by(cause),
+    fn call(&mut self, _: http::Request<OctoBody>) -> Self::Future {
+        ready(Err("requests go through the transport".into()))
     }
 }
 

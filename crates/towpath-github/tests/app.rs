@@ -9,17 +9,36 @@
 
 mod fixture;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fixture::{Fixture, json};
 use serde_json::json;
 use towpath_github::{AppInstallation, Credential, GitHub, Secret};
 
-/// A key made for this test; it opens nothing.
-const KEY: &str = include_str!("fixture/app-key.pem");
+/// A key in the form in which GitHub gives one out: PKCS #1 (RFC 8017), in PEM.
+fn key() -> Secret {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    // Within PKCS #8 that form is the last field, after 26 bytes that are the same for every key of this size.
+    let pkcs1 = STANDARD.encode(&pkcs8.as_ref()[26..]);
+    let lines: Vec<_> = pkcs1
+        .as_bytes()
+        .chunks(64)
+        .map(str::from_utf8)
+        .collect::<Result<_, _>>()
+        .unwrap();
+    Secret::new(format!(
+        "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n",
+        lines.join("\n")
+    ))
+}
 
 fn app(server: &Fixture) -> GitHub {
     let app = AppInstallation {
         app: 7,
-        private_key: Secret::new(KEY),
+        private_key: key(),
         installation: 9,
     };
     GitHub::new(server.config().with_credential(Credential::App(app))).unwrap()

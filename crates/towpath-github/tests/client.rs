@@ -642,3 +642,21 @@ async fn history_is_a_stream_that_stops_where_its_reader_does() {
     assert_eq!((first.sha, first.at.is_some()), (sha('a'), true));
     assert_eq!(server.seen().len(), 1);
 }
+
+#[test]
+fn a_client_outlives_the_runtime_of_its_first_request() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let serving = tokio::runtime::Runtime::new().unwrap();
+    let server = serving.block_on(Fixture::serve(|_, _| json(200, json!({}))));
+    let github = server.client();
+    let first = runtime();
+    first.block_on(github.meta()).unwrap();
+    drop(first);
+    runtime().block_on(github.meta()).unwrap();
+    assert_eq!(server.seen().len(), 2);
+}
