@@ -75,7 +75,9 @@ impl SourceFixture for Fixture {
         let merge = Merge::by("ann", "src/lib.rs", "//! New\n")
             .approved_by("bob")
             .with("cy", ReviewState::Approved, false)
-            .with("di", ReviewState::ChangesRequested, true);
+            .with("di", ReviewState::Approved, true)
+            .with("di", ReviewState::ChangesRequested, true)
+            .commented_by("ed");
         let commit = self.world.merge(repository, &main_branch(), &merge);
         MergedPullRequest {
             commit,
