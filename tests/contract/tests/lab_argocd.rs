@@ -50,7 +50,8 @@ impl Fixture {
             keep_alive: Duration::from_millis(50),
             ..ArgoCdConfig::default()
         };
-        config.cluster.progress_deadline = Duration::from_secs(1);
+        // A good rollout is never too slow, however busy the machine is; one that shall fail has its own deadline.
+        config.cluster.progress_deadline = Duration::from_secs(600);
         config.cluster.back_off = Duration::from_millis(40);
         let lab = lab::ArgoCd::start(config).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -142,12 +143,14 @@ fn client(lab: &lab::ArgoCd, folder: &Path) -> ArgoCd {
         .unwrap()
 }
 
-fn deployment(application: &Application, image: &str, replicas: u32) -> String {
+/// A Deployment of this image, with these lines of its specification.
+fn deployment(application: &Application, image: &ImageRef, lines: &[&str]) -> String {
     let name = application.name();
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
     format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  replicas: {replicas}\n  selector:\n    \
-         matchLabels: {{app: {name}}}\n  template:\n    metadata:\n      labels: {{app: {name}}}\n    spec:\n      \
-         containers:\n      - name: web\n        image: {image}\n"
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n{lines}  selector:\n    matchLabels: \
+         {{app: {name}}}\n  template:\n    metadata:\n      labels: {{app: {name}}}\n    spec:\n      containers:\n      \
+         - name: web\n        image: {image}\n"
     )
 }
 
@@ -196,8 +199,13 @@ impl DeliveryFixture for Fixture {
         let manifest = match promotion {
             Promotion::ManifestsBroken => "apiVersion: apps/v1\n  kind: [Deployment\n".to_owned(),
             // More than a Deployment may have: the cluster refuses it.
-            Promotion::SyncFails => deployment(application, &image.to_string(), 2_000),
-            _ => deployment(application, &image.to_string(), 2),
+            Promotion::SyncFails => deployment(application, &image, &["replicas: 2000"]),
+            Promotion::WorkloadFails => deployment(
+                application,
+                &image,
+                &["replicas: 2", "progressDeadlineSeconds: 1"],
+            ),
+            Promotion::Good => deployment(application, &image, &["replicas: 2"]),
         };
         Promoted {
             application: application.clone(),
@@ -212,7 +220,7 @@ impl DeliveryFixture for Fixture {
             &["reset", "--quiet", "--hard", "HEAD~1"],
         )
         .unwrap();
-        let manifest = deployment(application, &self.image(true).to_string(), 2);
+        let manifest = deployment(application, &self.image(true), &["replicas: 2"]);
         let other = self.commit(application, &manifest);
         let look = async || self.client.refresh(application).await;
         let policy = Policy::every(Duration::from_millis(10)).within(self.within());
@@ -233,7 +241,7 @@ impl DeliveryFixture for Fixture {
     }
 
     fn within(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(120)
     }
 
     fn in_vain(&self) -> Duration {

@@ -165,7 +165,7 @@ impl CiFixture for CiHub {
     }
 
     fn policy(&self) -> Policy {
-        Policy::every(Duration::from_millis(5)).within(Duration::from_secs(60))
+        Policy::every(Duration::from_millis(5)).within(Duration::from_secs(120))
     }
 }
 

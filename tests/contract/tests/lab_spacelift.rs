@@ -122,7 +122,7 @@ impl InfrastructureFixture for Fixture {
     }
 
     fn policy(&self) -> Policy {
-        Policy::every(Duration::from_millis(5)).within(Duration::from_secs(60))
+        Policy::every(Duration::from_millis(5)).within(Duration::from_secs(120))
     }
 }
 
