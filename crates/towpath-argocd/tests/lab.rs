@@ -189,6 +189,11 @@ async fn r09_an_error_of_the_repository_passes_or_is_told() {
 #[tokio::test]
 async fn a_workload_that_cannot_start_is_degraded_and_says_why() {
     let (world, one, _) = World::deployed(true).await;
+    let soon = Duration::from_millis(300);
+    world
+        .lab
+        .cluster()
+        .set_delays(|delays| delays.progress_deadline = soon);
     let missing = one.at(towpath_core::Digest::sha256_of("nowhere"));
     let commit = world.commit(&missing);
     let report = world.wait(&commit, &missing).await;

@@ -84,6 +84,12 @@ impl RegistryFixture for Fixture {
         Some(found.manifest.to_vec())
     }
 
+    async fn writes(&self) -> usize {
+        let requests = self.lab.registry_requests();
+        let writing = ["POST", "PUT", "PATCH"].map(|method| method.parse().unwrap());
+        writing.iter().map(|method| requests.count(method, "/v2/")).sum()
+    }
+
     async fn make_immutable(&self, repository: &RepositoryName) {
         self.client
             .api()

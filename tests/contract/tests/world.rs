@@ -22,7 +22,7 @@ use towpath_testkit::contract::infrastructure::InfrastructureFixture;
 use towpath_testkit::contract::registry::RegistryFixture;
 use towpath_testkit::contract::source::{MergedPullRequest, SourceFixture};
 use towpath_testkit::world::{
-    ApplicationSetup, CiEnding, ImageSetup, Merge, ScanScript, StackSetup, Timing, Workflow,
+    ApplicationSetup, CiEnding, Element, ImageSetup, Merge, ScanScript, StackSetup, Timing, Workflow,
 };
 
 struct Fixture {
@@ -75,7 +75,9 @@ impl SourceFixture for Fixture {
         let merge = Merge::by("ann", "src/lib.rs", "//! New\n")
             .approved_by("bob")
             .with("cy", ReviewState::Approved, false)
-            .with("di", ReviewState::ChangesRequested, true);
+            .with("di", ReviewState::Approved, true)
+            .with("di", ReviewState::ChangesRequested, true)
+            .commented_by("ed");
         let commit = self.world.merge(repository, &main_branch(), &merge);
         MergedPullRequest {
             commit,
@@ -173,6 +175,11 @@ impl RegistryFixture for Fixture {
 
     async fn served(&self, image: &ImageRef) -> Option<Vec<u8>> {
         self.world.served(image)
+    }
+
+    async fn writes(&self) -> usize {
+        let changes = self.world.changes().into_iter();
+        changes.filter(|call| call.element == Element::Registry).count()
     }
 
     async fn make_immutable(&self, repository: &RepositoryName) {

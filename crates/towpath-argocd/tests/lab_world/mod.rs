@@ -53,7 +53,8 @@ impl World {
             keep_alive: Duration::from_millis(50),
             ..ArgoCdConfig::default()
         };
-        config.cluster.progress_deadline = Duration::from_millis(300);
+        // A good rollout is never too slow, however busy the machine is.
+        config.cluster.progress_deadline = Duration::from_secs(600);
         config.cluster.back_off = Duration::from_millis(40);
         let lab = towpath_lab::argocd::ArgoCd::start(config).await.unwrap();
         let world = Self {

@@ -42,8 +42,9 @@ pub trait InfrastructureFixture: Send + Sync {
     /// A commit of the stack's repository that started no run of it.
     async fn quiet_commit(&self) -> CommitSha;
 
-    /// Makes the plan of a run that waits for confirmation anew, so that it is another plan. `false` where the world behind
-    /// the implementation cannot do that; the part of the clause is left out then.
+    /// Makes the plan of a run that waits for confirmation anew, so that it is another plan; it creates two resources, so
+    /// that one can be left out. `false` where the world behind the implementation cannot do that; the part of the clause
+    /// is left out then.
     async fn replan(&self, run: &RunId) -> bool;
 
     /// Makes the apply of the stack's next confirmed run fail.
@@ -159,7 +160,7 @@ pub async fn equal_plans_have_equal_digests(fixture: &dyn InfrastructureFixture)
 /// Clause 4.
 pub async fn only_what_was_seen_is_confirmed(fixture: &dyn InfrastructureFixture) {
     let (infrastructure, stack) = (fixture.infrastructure(), fixture.stack());
-    let commit = fixture.push(&["terraform_data.one"]).await;
+    let commit = fixture.push(&["terraform_data.one", "terraform_data.two"]).await;
     let plan = planned(fixture, &commit).await;
     let seen = confirmation(&plan);
     let mut wrong = vec![

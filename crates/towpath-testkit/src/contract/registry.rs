@@ -49,6 +49,10 @@ pub trait RegistryFixture: Send + Sync {
     /// implementation.
     async fn served(&self, image: &ImageRef) -> Option<Vec<u8>>;
 
+    /// How many writes the private registry has carried out so far: uploads, manifests and tags, however often the same
+    /// bytes. Counted past the implementation.
+    async fn writes(&self) -> usize;
+
     /// Makes the tags of a repository of the private registry immutable.
     async fn make_immutable(&self, repository: &RepositoryName);
 
@@ -147,11 +151,14 @@ pub async fn an_assembled_image_is_the_same_every_time(fixture: &dyn RegistryFix
         .assemble(assembly(fixture, "same", &base, "a").await)
         .await
         .unwrap();
+    let before = fixture.writes().await;
+    assert!(before > 0, "the first assembly is written");
     let again = registry
         .assemble(assembly(fixture, "same", &base, "a").await)
         .await
         .unwrap();
     assert_eq!(first, again);
+    assert_eq!(fixture.writes().await, before, "the second stores nothing new");
     let other = registry
         .assemble(assembly(fixture, "other", &base, "b").await)
         .await

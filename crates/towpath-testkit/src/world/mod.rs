@@ -21,7 +21,7 @@ pub use delivery::ApplicationSetup;
 pub use faults::{Call, Element, Fault};
 pub use infrastructure::StackSetup;
 pub use registry::{ImageSetup, ScanScript};
-pub use repositories::{Merge, Verdict};
+pub use repositories::{Merge, PullReview};
 
 use faults::Faults;
 use jiff::{SignedDuration, Timestamp};

@@ -41,13 +41,13 @@ pub(super) struct StoredCommit {
     pub(super) number: u64,
 }
 
-/// A verdict on a pull request, for [`Merge`].
+/// One review of a pull request, for [`Merge`].
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct PullReview {
     /// The reviewer.
     pub by: String,
-    /// What they said.
-    pub state: ReviewState,
+    /// The verdict; `None` for a mere comment.
+    pub verdict: Option<ReviewState>,
     /// Whether they said it of the last commit, or of the one before.
     pub of_the_last_commit: bool,
 }
@@ -59,8 +59,8 @@ pub struct Merge {
     pub author: String,
     /// What its last commit changes; `None` deletes a file.
     pub files: BTreeMap<String, Option<Vec<u8>>>,
-    /// What the reviewers said last.
-    pub verdicts: Vec<Verdict>,
+    /// What the reviewers said, in that order. The last verdict of each of them counts.
+    pub reviews: Vec<PullReview>,
 }
 
 impl Merge {
@@ -69,7 +69,7 @@ impl Merge {
         Self {
             author: author.to_owned(),
             files: BTreeMap::from([(path.to_owned(), Some(contents.as_bytes().to_vec()))]),
-            verdicts: Vec::new(),
+            reviews: Vec::new(),
         }
     }
 
@@ -79,15 +79,43 @@ impl Merge {
         self.with(reviewer, ReviewState::Approved, true)
     }
 
-    /// With this verdict.
+    /// With this verdict, given after those so far.
     #[must_use]
-    pub fn with(mut self, reviewer: &str, state: ReviewState, of_the_last_commit: bool) -> Self {
-        self.verdicts.push(Verdict {
+    pub fn with(self, reviewer: &str, state: ReviewState, of_the_last_commit: bool) -> Self {
+        self.review(reviewer, Some(state), of_the_last_commit)
+    }
+
+    /// With a comment on the last commit that is no verdict.
+    #[must_use]
+    pub fn commented_by(self, reviewer: &str) -> Self {
+        self.review(reviewer, None, true)
+    }
+
+    fn review(mut self, reviewer: &str, verdict: Option<ReviewState>, of_the_last_commit: bool) -> Self {
+        self.reviews.push(PullReview {
             by: reviewer.to_owned(),
-            state,
+            verdict,
             of_the_last_commit,
         });
         self
+    }
+
+    /// The last verdict of each reviewer.
+    fn verdicts(&self, first: &CommitSha, head: &CommitSha, at: Timestamp) -> Vec<ReviewVerdict> {
+        let mut latest: Vec<ReviewVerdict> = Vec::new();
+        for review in &self.reviews {
+            let Some(state) = review.verdict.clone() else {
+                continue;
+            };
+            latest.retain(|earlier| earlier.by != review.by);
+            latest.push(ReviewVerdict {
+                by: review.by.clone(),
+                state,
+                commit: Some(if review.of_the_last_commit { head } else { first }.clone()),
+                at: Some(at),
+            });
+        }
+        latest
     }
 }
 
@@ -278,16 +306,7 @@ impl State {
         let head = self.store_commit(slug, vec![first.clone()], files.clone(), &message, moment)?;
         let message = format!("Merge pull request #{number} by {}", merge.author);
         let merged = self.store_commit(slug, vec![base, head.clone()], files, &message, moment)?;
-        let verdicts = merge
-            .verdicts
-            .iter()
-            .map(|verdict| ReviewVerdict {
-                by: verdict.by.clone(),
-                state: verdict.state.clone(),
-                commit: Some(if verdict.of_the_last_commit { &head } else { &first }.clone()),
-                at: Some(moment.stamp(moment.now)),
-            })
-            .collect();
+        let verdicts = merge.verdicts(&first, &head, moment.stamp(moment.now));
         let pull_request = PullRequest {
             number,
             url: None,
