@@ -166,6 +166,8 @@ async fn r11_a_commit_that_took_over_is_told_from_one_that_contains_ours() {
 
     world.git(&["reset", "--quiet", "--hard", "HEAD~2"]);
     world.commit(&world.image("three"));
+    // Until Argo CD has looked, what it last saw of our commit is live.
+    world.client().refresh(&app()).await.unwrap();
     let report = world.wait(&ours, &two).await;
     assert_eq!(report.outcome, DeliveryOutcome::Superseded, "{report:?}");
 }
