@@ -114,6 +114,11 @@ async fn a_commit_goes_live_and_a_push_brings_the_next_one() {
 #[tokio::test]
 async fn what_cannot_be_pulled_never_runs() {
     let world = World::start().await;
+    let deadline = std::time::Duration::from_millis(300);
+    world
+        .argocd
+        .cluster()
+        .set_delays(|delays| delays.progress_deadline = deadline);
     let image = world.image("one");
     let wrong = Image {
         index: towpath_core::Digest::sha256_of("elsewhere"),

@@ -69,7 +69,6 @@ impl World {
             keep_alive: Duration::from_millis(50),
             ..ArgoCdConfig::default()
         };
-        config.cluster.progress_deadline = Duration::from_millis(300);
         config.cluster.back_off = Duration::from_millis(40);
         let world = Self {
             argocd: ArgoCd::start(config).await.unwrap(),

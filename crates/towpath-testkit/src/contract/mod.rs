@@ -4,7 +4,7 @@
 //! documentation, of the same name, and a fixture that prepares the world behind the implementation for it. The macros
 //! make one test of each clause; the fixture expression is evaluated anew for each, inside the test:
 //!
-//! ```ignore
+//! ```text
 //! towpath_testkit::source_contract!(MyFixture::start().await);
 //! towpath_testkit::source_contract!(WorldFixture::new(), #[tokio::test(start_paused = true)]);
 //! ```
