@@ -241,6 +241,8 @@ impl Approver for Person {
 struct Display {
     bars: Option<MultiProgress>,
     open: Mutex<HashMap<(u8, String), ProgressBar>>,
+    /// What happened while a question stands on the terminal: shown once it is answered, so that nothing waits for it.
+    held_back: Mutex<Option<Vec<Event>>>,
 }
 
 impl Display {
@@ -251,10 +253,18 @@ impl Display {
         Self {
             bars,
             open: Mutex::default(),
+            held_back: Mutex::default(),
         }
     }
 
     fn show(&self, event: &Event) {
+        if let Some(held_back) = &mut *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) {
+            return held_back.push(event.clone());
+        }
+        self.draw(event);
+    }
+
+    fn draw(&self, event: &Event) {
         let number = event.step.number();
         let line = |mark: &str, rest: &str| format!("{mark} {number:>2}  {}{rest}", event.title);
         match &event.happening {
@@ -326,10 +336,18 @@ impl Display {
                 Err(_) => false,
             }
         };
-        match &self.bars {
+        *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        let answer = match &self.bars {
             Some(bars) => bars.suspend(ask),
             None => ask(),
-        }
+        };
+        let held_back = self
+            .held_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        held_back.iter().flatten().for_each(|event| self.draw(event));
+        answer
     }
 
     fn finish(&self) {
