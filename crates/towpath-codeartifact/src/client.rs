@@ -28,6 +28,20 @@ struct Inner {
     known: Known,
 }
 
+/// Says to an operation which package of which domain it is about. The SDK has a type for each operation, and no trait
+/// over them: hence a macro.
+macro_rules! about_package {
+    ($operation:expr, $repository:expr, $package:expr) => {
+        $operation
+            .domain($repository.domain().as_str())
+            .set_domain_owner($repository.owner().map(ToString::to_string))
+            .format($package.format().as_str().into())
+            .set_namespace($package.namespace().map(str::to_owned))
+            .package($package.name())
+    };
+}
+pub(crate) use about_package;
+
 impl CodeArtifact {
     /// Makes a client. Nothing is sent yet, but credentials may be looked for.
     ///
@@ -119,15 +133,8 @@ impl CodeArtifact {
         version: &PackageVersion,
     ) -> Result<Option<(VersionStatus, Option<String>)>> {
         let package = version.package();
-        let answer = self
-            .sdk()
-            .describe_package_version()
-            .domain(repository.domain().as_str())
-            .set_domain_owner(repository.owner().map(ToString::to_string))
+        let answer = about_package!(self.sdk().describe_package_version(), repository, package)
             .repository(repository.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .package_version(version.version())
             .send()
             .await;
@@ -153,15 +160,8 @@ impl CodeArtifact {
         version: &PackageVersion,
     ) -> Result<Option<(Vec<Asset>, Option<String>)>> {
         let package = version.package();
-        let mut pages = self
-            .sdk()
-            .list_package_version_assets()
-            .domain(repository.domain().as_str())
-            .set_domain_owner(repository.owner().map(ToString::to_string))
+        let mut pages = about_package!(self.sdk().list_package_version_assets(), repository, package)
             .repository(repository.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .package_version(version.version())
             .set_max_results(self.config().page_size)
             .into_paginator()
@@ -187,15 +187,8 @@ impl CodeArtifact {
         repository: &ArtifactRepository,
         package: &PackageId,
     ) -> BoxStream<'static, Result<PackageVersion>> {
-        let items = self
-            .sdk()
-            .list_package_versions()
-            .domain(repository.domain().as_str())
-            .set_domain_owner(repository.owner().map(ToString::to_string))
+        let items = about_package!(self.sdk().list_package_versions(), repository, package)
             .repository(repository.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .set_max_results(self.config().page_size)
             .into_paginator()
             .items()
@@ -226,15 +219,8 @@ impl CodeArtifact {
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let package = version.package();
         let subject = format!("{asset} of {version}");
-        let answer = self
-            .assets_sdk()
-            .get_package_version_asset()
-            .domain(repository.domain().as_str())
-            .set_domain_owner(repository.owner().map(ToString::to_string))
+        let answer = about_package!(self.assets_sdk().get_package_version_asset(), repository, package)
             .repository(repository.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .package_version(version.version())
             .asset(asset)
             .send()
@@ -279,16 +265,9 @@ impl CodeArtifact {
                 .advise("publish it there first")
         })?;
         let package = version.package();
-        let answer = self
-            .sdk()
-            .copy_package_versions()
-            .domain(from.domain().as_str())
-            .set_domain_owner(from.owner().map(ToString::to_string))
+        let answer = about_package!(self.sdk().copy_package_versions(), from, package)
             .source_repository(from.name())
             .destination_repository(to.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .versions(version.version())
             .send()
             .await

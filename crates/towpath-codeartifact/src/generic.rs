@@ -1,6 +1,6 @@
 //! Generic packages: any files, one `PublishPackageVersion` each; the last one finishes the version.
 
-use crate::client::CodeArtifact;
+use crate::client::{CodeArtifact, about_package};
 use crate::error::failed;
 use crate::publish::{MAX_FILE, conflict, error};
 use aws_sdk_codeartifact::primitives::ByteStream;
@@ -82,14 +82,8 @@ impl CodeArtifact {
             .await
             .map_err(|source| unreadable(publication, file.path).caused_by(source))?;
         let package = version.package();
-        self.assets_sdk()
-            .publish_package_version()
-            .domain(repository.domain().as_str())
-            .set_domain_owner(repository.owner().map(ToString::to_string))
+        about_package!(self.assets_sdk().publish_package_version(), repository, package)
             .repository(repository.name())
-            .format(package.format().as_str().into())
-            .set_namespace(package.namespace().map(str::to_owned))
-            .package(package.name())
             .package_version(version.version())
             .asset_name(name)
             .asset_sha256(file.digest.encoded())

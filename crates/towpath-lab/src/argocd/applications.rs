@@ -140,9 +140,7 @@ pub(super) async fn create(
         )));
     }
     caller.require(&shared, "create", &wanted)?;
-    if params.get("validate") != Some("false") {
-        validate(&shared, &wanted).await?;
-    }
+    validate(&shared, &params, &wanted).await?;
     let app = Application {
         metadata: Metadata {
             namespace: shared.config.namespace.clone(),
@@ -204,7 +202,25 @@ fn own_metadata(metadata: &Metadata) -> Metadata {
     }
 }
 
-async fn validate(shared: &Shared, app: &Application) -> Result<(), Status> {
+/// Checks an Application with another spec.
+async fn validate_change(
+    shared: &Shared,
+    params: &Params,
+    app: &Application,
+    spec: &Spec,
+) -> Result<(), Status> {
+    let changed = Application {
+        spec: spec.clone(),
+        ..app.clone()
+    };
+    validate(shared, params, &changed).await
+}
+
+/// Checks an Application, unless the caller does not want that.
+async fn validate(shared: &Shared, params: &Params, app: &Application) -> Result<(), Status> {
+    if params.get("validate") == Some("false") {
+        return Ok(());
+    }
     let name = &app.metadata.name;
     let known = {
         let projects = shared.projects.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,6 +260,14 @@ fn change(shared: &Shared, name: &str, change: impl FnOnce(&mut Application)) ->
     Ok(Json(Application::clone(&app)))
 }
 
+/// Gives an Application what another one says, as far as a caller may say it.
+fn take_over(app: &mut Application, wanted: Application) {
+    app.spec = wanted.spec;
+    app.metadata.labels = wanted.metadata.labels;
+    app.metadata.annotations = wanted.metadata.annotations;
+    app.metadata.finalizers = wanted.metadata.finalizers;
+}
+
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -254,22 +278,8 @@ pub(super) async fn replace(
     let wanted: Application = body(&bytes)?;
     let app = caller.find(&shared, &name, &Scope::of(&params))?;
     caller.require(&shared, "update", &app)?;
-    if params.get("validate") != Some("false") {
-        validate(
-            &shared,
-            &Application {
-                spec: wanted.spec.clone(),
-                ..Application::clone(&app)
-            },
-        )
-        .await?;
-    }
-    change(&shared, &name, |app| {
-        app.spec = wanted.spec;
-        app.metadata.labels = wanted.metadata.labels;
-        app.metadata.annotations = wanted.metadata.annotations;
-        app.metadata.finalizers = wanted.metadata.finalizers;
-    })
+    validate_change(&shared, &params, &app, &wanted.spec).await?;
+    change(&shared, &name, |app| take_over(app, wanted))
 }
 
 pub(super) async fn replace_spec(
@@ -282,16 +292,7 @@ pub(super) async fn replace_spec(
     let spec: Spec = body(&bytes)?;
     let app = caller.find(&shared, &name, &Scope::of(&params))?;
     caller.require(&shared, "update", &app)?;
-    if params.get("validate") != Some("false") {
-        validate(
-            &shared,
-            &Application {
-                spec: spec.clone(),
-                ..Application::clone(&app)
-            },
-        )
-        .await?;
-    }
+    validate_change(&shared, &params, &app, &spec).await?;
     let Json(app) = change(&shared, &name, |app| app.spec = spec)?;
     Ok(Json(app.spec))
 }
@@ -327,12 +328,7 @@ pub(super) async fn patch(
     }
     let patched: Application =
         serde_json::from_value(document).map_err(|error| Status::invalid(error.to_string()))?;
-    change(&shared, &name, |app| {
-        app.spec = patched.spec;
-        app.metadata.labels = patched.metadata.labels;
-        app.metadata.annotations = patched.metadata.annotations;
-        app.metadata.finalizers = patched.metadata.finalizers;
-    })
+    change(&shared, &name, |app| take_over(app, patched))
 }
 
 pub(super) async fn delete(
