@@ -58,6 +58,11 @@ impl Manifest {
     /// *Unsupported* for a media type that is none of [`media`], *protocol* where the bytes are not what it says.
     pub fn read(media_type: &str, bytes: Bytes) -> Result<Self> {
         let digest = Digest::sha256_of(&bytes);
+        Self::with_digest(digest, media_type, bytes)
+    }
+
+    /// Reads bytes whose digest is known: hashing them again would cost as much as reading them.
+    fn with_digest(digest: Digest, media_type: &str, bytes: Bytes) -> Result<Self> {
         let broken = |detail: String| {
             Error::new(
                 ErrorKind::Protocol,
@@ -178,12 +183,10 @@ impl OciClient {
                 .and_then(|typed| typed.media_type)
                 .ok_or_else(|| broken("it has no media type".into()))?,
         };
-        let mut manifest = Manifest::read(&media_type, bytes)
-            .map_err(|error| broken(error.detail().to_owned()).caused_by(error))?;
-        if let Some(expected) = expected {
-            manifest.digest = expected;
-        }
-        Ok(Some(manifest))
+        let digest = expected.unwrap_or_else(|| Digest::sha256_of(&bytes));
+        Manifest::with_digest(digest, &media_type, bytes)
+            .map(Some)
+            .map_err(|error| broken(error.detail().to_owned()).caused_by(error))
     }
 
     /// The digest that a reference names, by the registry's word; `None` where it has none.
