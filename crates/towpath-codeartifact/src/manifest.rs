@@ -8,7 +8,7 @@ use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What cargo calls the index of crates.io, in every registry's metadata.
+/// What cargo calls the index of the public registry, in every registry's metadata.
 const CRATES_IO: &str = "https://github.com/rust-lang/crates.io-index";
 
 type Dependencies = BTreeMap<String, Dependency>;

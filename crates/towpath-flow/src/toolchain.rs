@@ -38,7 +38,7 @@ const REGISTRY: &str = "towpath";
 
 /// The real `cargo`, found on the `PATH`.
 ///
-/// The repository takes the place of crates.io for the time of each command: dependencies come from it or not at all.
+/// The repository takes the place of the public one for the time of each command: dependencies come from it or not at all.
 /// The token goes to cargo in its environment, never in an argument or a file. See *Registries* and *Source
 /// Replacement* in the Cargo book.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The real cargo, with the lab's CodeArtifact in place of crates.io.
+//! The real cargo, with the lab's CodeArtifact in place of the public registry.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

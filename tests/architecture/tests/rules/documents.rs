@@ -13,7 +13,7 @@ fn every_crate_has_a_readme_and_a_description() {
         let readme = std::fs::read_to_string(folder.join("README.md")).unwrap_or_default();
         assert!(
             readme.starts_with(&format!("# {}\n", package.name)),
-            "{}: give it a README.md whose first line is `# {}`; crates.io and docs.rs show it first",
+            "{}: give it a README.md whose first line is `# {}`; registries and documentation sites show it first",
             package.name,
             package.name
         );

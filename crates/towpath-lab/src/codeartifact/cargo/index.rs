@@ -1,7 +1,7 @@
 //! The index entry of a crate: one line of JSON per version, made from what `cargo publish` sends or from the manifest
 //! in a `.crate` file.
 //!
-//! Follows "Registry index" and "Web API" of the Cargo book, and for features the way crates.io splits them.
+//! Follows "Registry index" and "Web API" of the Cargo book, and for features the way the public registry splits them.
 
 use super::archive::{CrateError, identity};
 use crate::codeartifact::model::Metadata;
