@@ -8,10 +8,15 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use towpath_argocd::{ArgoCd, Delivery, Login};
-use towpath_core::{Application, BranchName, ImageRef, RepoSlug, RepositoryName, Secret};
+use towpath_codeartifact::{CodeArtifact, CodeArtifactConfig};
+use towpath_core::{
+    Application, ArtifactRepository, BranchName, ImageRef, PackageId, RepoSlug, RepositoryName, Secret,
+    StackId,
+};
 use towpath_ecr::{Ecr, EcrConfig, Registry};
 use towpath_github::{Credential, GitHub, GitHubConfig, Source};
 use towpath_lab::{Lab, REVIEWER, RequestLog};
+use towpath_spacelift::{Infrastructure, Spacelift};
 
 /// Calls before the first that counts: connections, tokens and caches are then there on both sides.
 const WARM_UP: usize = 30;
@@ -71,6 +76,18 @@ pub(crate) async fn compare(rounds: usize) -> Result<()> {
         "ECR: `Registry::resolve`",
         "reqwest",
         &manifest(&lab, &http, &aws, &ecr, rounds).await?,
+    );
+    show(
+        "CodeArtifact: `Artifacts::version` (absent)",
+        "SDK",
+        &codeartifact(&lab, &aws, &value("AWS_ENDPOINT_URL_CODEARTIFACT")?, rounds).await?,
+    );
+    let endpoint = value("SPACELIFT_API_KEY_ENDPOINT")?;
+    let key = (value("SPACELIFT_API_KEY_ID")?, value("SPACELIFT_API_KEY_SECRET")?);
+    show(
+        "Spacelift: `Infrastructure::stack`",
+        "reqwest",
+        &spacelift(&lab, &http, rounds, &endpoint, &key).await?,
     );
     text("");
     Ok(())
@@ -307,4 +324,92 @@ async fn manifest(lab: &Lab, http: &reqwest::Client, aws: &Aws, ecr: &Ecr, round
             .ok_or("not an index".into())
     };
     in_turns(rounds, lab.ecr().registry_requests(), ours, bare).await
+}
+
+async fn codeartifact(lab: &Lab, aws: &Aws, endpoint: &str, rounds: usize) -> Result<Found> {
+    use towpath_codeartifact::sdk;
+    let (id, secret) = &aws.key;
+    let config = CodeArtifactConfig::from_env()
+        .region(aws.region.parse()?)
+        .endpoint(endpoint.parse()?)
+        .credentials(id, Secret::new(secret.as_str()), None);
+    let client = CodeArtifact::new(config).await?;
+    let config = sdk::Config::builder()
+        .behavior_version(sdk::config::BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(sdk::config::Region::new(aws.region.clone()))
+        .credentials_provider(sdk::config::Credentials::new(id, secret, None, None, "compare"))
+        .build();
+    let bare_client = sdk::Client::from_conf(config);
+    let repository: ArtifactRepository = "acme/libraries".parse()?;
+    let version = PackageId::cargo("towpath-greeting")?.at("9.9.9")?;
+    let ours = async || match client.version(&repository, &version).await? {
+        None => Ok(()),
+        Some(_) => Err("the version is there".into()),
+    };
+    let bare = async || {
+        let request = bare_client
+            .describe_package_version()
+            .domain("acme")
+            .repository("libraries");
+        let request = request
+            .format(sdk::types::PackageFormat::Cargo)
+            .package("towpath-greeting");
+        match request
+            .package_version("9.9.9")
+            .send()
+            .await
+            .map_err(sdk::error::SdkError::into_service_error)
+        {
+            Err(error) if error.is_resource_not_found_exception() => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err("the version is there".into()),
+        }
+    };
+    in_turns(rounds, lab.codeartifact().requests(), ours, bare).await
+}
+
+async fn spacelift(
+    lab: &Lab,
+    http: &reqwest::Client,
+    rounds: usize,
+    endpoint: &str,
+    (id, secret): &(String, String),
+) -> Result<Found> {
+    let client = Spacelift::with_api_key(endpoint, id, Secret::new(secret.as_str()))?.build()?;
+    let stack: StackId = "shared-services".parse()?;
+    let url = format!("{}/graphql", endpoint.trim_end_matches('/'));
+    let exchange = json!({
+        "query": "mutation($id: ID!, $secret: String!) { apiKeyUser(id: $id, secret: $secret) { jwt } }",
+        "variables": { "id": id, "secret": secret },
+    });
+    let answer: Value = http
+        .post(&url)
+        .json(&exchange)
+        .send()
+        .await?
+        .error_for_status()?
+        .json()
+        .await?;
+    let token = answer["data"]["apiKeyUser"]["jwt"]
+        .as_str()
+        .ok_or("no token")?
+        .to_owned();
+    // The very document that the client sends.
+    let document = include_str!("../../../crates/towpath-spacelift/graphql/stacks/get_stack.graphql");
+    let body = json!({
+        "query": document,
+        "operationName": "GetStack",
+        "variables": { "id": "shared-services" },
+    });
+    let ours = async || client.stack(&stack).await.map(drop).map_err(Into::into);
+    let bare = async || {
+        let request = http.post(&url).bearer_auth(&token).json(&body);
+        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        answer["data"]["stack"]["id"]
+            .as_str()
+            .map(drop)
+            .ok_or("no such stack".into())
+    };
+    in_turns(rounds, lab.spacelift().requests(), ours, bare).await
 }
