@@ -52,6 +52,7 @@ pub struct StepRecord {
 /// assert_eq!(record.steps.len(), 13);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredRecord")]
 pub struct RunRecord {
     /// The run's name.
     pub run: String,
@@ -69,6 +70,37 @@ pub struct RunRecord {
 
 /// What an event is about: its step, flow and title.
 type Key = (Step, String, String);
+
+/// A record as it was written, before it is known to be whole.
+#[derive(Deserialize)]
+struct StoredRecord {
+    run: String,
+    started: Option<Timestamp>,
+    finished: Option<Timestamp>,
+    steps: Vec<StepRecord>,
+}
+
+impl TryFrom<StoredRecord> for RunRecord {
+    type Error = &'static str;
+
+    fn try_from(stored: StoredRecord) -> Result<Self, Self::Error> {
+        let StoredRecord {
+            run,
+            started,
+            finished,
+            steps,
+        } = stored;
+        match steps.iter().map(|step| step.step).eq(Step::ALL) {
+            true => Ok(Self {
+                started,
+                finished,
+                steps,
+                ..Self::new(run)
+            }),
+            false => Err("a run record has the steps 1 to 13, each once and in order"),
+        }
+    }
+}
 
 impl RunRecord {
     /// A record in which nothing has happened yet.
@@ -284,6 +316,15 @@ mod tests {
         let step = record.step(Step::StoreBuild);
         assert_eq!(step.state, StepState::Failed);
         assert_eq!(step.failure.as_deref(), Some("ada rejected the plan"));
+    }
+
+    #[test]
+    fn a_stored_record_that_lacks_a_step_is_refused() {
+        let mut value = serde_json::to_value(RunRecord::new("r")).unwrap();
+        assert!(serde_json::from_value::<RunRecord>(value.clone()).is_ok());
+        value["steps"].as_array_mut().unwrap().remove(4);
+        let error = serde_json::from_value::<RunRecord>(value).unwrap_err();
+        assert!(error.to_string().contains("steps 1 to 13"), "{error}");
     }
 
     #[test]
