@@ -52,7 +52,7 @@ impl Runner {
             ("GITHUB_EVENT_NAME", "push"),
             ("GITHUB_API_URL", "https://ghe.example/api/v3"),
             ("GITHUB_SERVER_URL", "https://ghe.example"),
-            ("GITHUB_WORKSPACE", "/work/shop"),
+            ("GITHUB_WORKSPACE", "/runner/shop"),
             ("GITHUB_ACTOR", "mona"),
             ("GITHUB_JOB", "build"),
         ]
@@ -216,7 +216,7 @@ fn the_context_is_what_the_runner_says() {
     assert_eq!((context.sha.as_str(), context.attempt), (SHA, 2));
     assert_eq!(context.branch.as_ref().unwrap().as_str(), "main");
     assert_eq!(context.event["forced"], false);
-    assert_eq!(context.workspace, PathBuf::from("/work/shop"));
+    assert_eq!(context.workspace, PathBuf::from("/runner/shop"));
     assert_eq!(context.head_sha().unwrap(), context.sha);
 
     let runner = Runner::new()
