@@ -224,7 +224,8 @@ impl Effect for SeeConfirmed {
 
     async fn observe(&self, elements: &Elements) -> Result<Option<Run>> {
         let run = elements.infrastructure()?.run(&self.stack, &self.run).await?;
-        Ok((run.state.is_past_confirmation() || run.state.is_terminal()).then_some(run))
+        // A run that failed had been let through; one that was discarded or cancelled had not.
+        Ok((run.state.is_past_confirmation() || run.state == RunState::Failed).then_some(run))
     }
 
     async fn apply(&self, elements: &Elements) -> Result<Run> {
@@ -235,7 +236,7 @@ impl Effect for SeeConfirmed {
             "go on with",
             format!("run {} of stack {}", run.id, run.stack),
         )
-        .because(format!("it went back to {} after its plan was read", run.state))
+        .because(format!("it is {} since its plan was read", run.state))
         .advise("start the run again: the new plan is a new question"))
     }
 }

@@ -15,6 +15,7 @@ use towpath_elements::{Error, ErrorKind, Result, Source};
 /// How far back the file's history is searched for the commit that promoted a build.
 const HISTORY: usize = 200;
 const SOURCE_COMMIT: &str = "Source-Commit";
+const IMAGE: &str = "Image";
 const IMAGE_DIGEST: &str = "Image-Digest";
 
 /// A file in a deployment repository.
@@ -106,13 +107,15 @@ impl WriteBack {
         let images = manifest::images_of(&bytes, &self.image)
             .map_err(|problem| self.error(ErrorKind::Invalid).because(problem))?;
         let is_ours = images.iter().all(|image| *image == self.image);
+        // Several services may share a file: a promotion of another one says nothing about this one.
+        let name = self.image.name();
         let mut history = source
             .history(repository, branch, Some(file.clone()))
             .take(HISTORY);
         let mut promoted_by = None;
         while let Some(commit) = history.next().await {
             let commit = commit?;
-            if commit.trailer(IMAGE_DIGEST).is_some() {
+            if commit.trailer(IMAGE) == Some(name.as_str()) {
                 promoted_by = Some(commit);
                 break;
             }
@@ -178,10 +181,11 @@ impl WriteBack {
             file,
         } = &self.deployment;
         let message = format!(
-            "Promote {} built from {}\n\n{SOURCE_COMMIT}: {}\n{IMAGE_DIGEST}: {digest}\n",
+            "Promote {} built from {}\n\n{SOURCE_COMMIT}: {}\n{IMAGE}: {}\n{IMAGE_DIGEST}: {digest}\n",
             self.image.repository(),
             self.commit.short(),
             self.commit,
+            self.image.name(),
         );
         Ok(Change {
             repository: repository.clone(),
