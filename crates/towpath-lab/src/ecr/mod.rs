@@ -11,9 +11,11 @@
 
 mod api;
 mod blobs;
+mod creation;
 mod distribution;
 mod inspect;
 mod manifest;
+mod permissions;
 mod pull_through;
 mod registry;
 mod remote;
@@ -33,7 +35,7 @@ use crate::sigv4::Verifier;
 use crate::{Faults, LabError, RequestLog};
 use blobs::Blobs;
 use scan::Pace;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,6 +126,8 @@ struct Service {
     remote: std::sync::OnceLock<reqwest::Client>,
     token_life: Mutex<Duration>,
     chunks_created: AtomicBool,
+    /// Actions of IAM that a test denies.
+    denied: Mutex<BTreeSet<String>>,
 }
 
 impl Ecr {
@@ -156,6 +160,7 @@ impl Ecr {
             remote: std::sync::OnceLock::new(),
             token_life: Mutex::new(config.token_life),
             chunks_created: AtomicBool::new(true),
+            denied: Mutex::default(),
             config,
         });
         Ok(Self {

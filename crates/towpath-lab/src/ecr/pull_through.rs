@@ -7,7 +7,7 @@
 use super::Service;
 use super::manifest::Manifest;
 use super::remote::{Fetched, Remote};
-use super::store::{Push, Reference, Repository, Rule};
+use super::store::{Push, Reference, Rule};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -47,6 +47,10 @@ pub(super) async fn ensure(service: &Service, name: &str, reference: &Reference)
     let Some((prefix, rule, upstream)) = service.store().pull_through(name) else {
         return Ok(());
     };
+    if !service.may_import(name, &prefix) {
+        // The service answers as if there were no rule.
+        return Ok(());
+    }
     match import(service, name, &prefix, &rule, &upstream, reference).await {
         Err(failure) if stale => {
             tracing::debug!(
@@ -176,13 +180,8 @@ impl Service {
         blobs: BTreeSet<Digest>,
     ) -> Result<(), PullFailure> {
         let mut store = self.store();
-        let repository = store
-            .repositories
-            .entry(name.to_owned())
-            .or_insert_with(|| Repository {
-                pull_through: Some(prefix.to_owned()),
-                ..Repository::new()
-            });
+        let made = store.cache_repository(name, prefix).ok_or(PullFailure::Denied)?;
+        let repository = store.repositories.entry(name.to_owned()).or_insert(made);
         repository.blobs.extend(blobs);
         for (position, manifest) in fetched.into_iter().enumerate().rev() {
             let tag = match reference {

@@ -1,6 +1,8 @@
 //! What a private registry holds: repositories, their images and tags, rules and settings. No wire in here.
 
+use super::api::{ReplicationConfiguration, SigningConfiguration};
 use super::blobs::Blobs;
+use super::creation::{Encryption, Template};
 use super::manifest::Manifest;
 use super::scan::{Finding, Pace, Scan, ScanType};
 use bytes::Bytes;
@@ -15,6 +17,13 @@ pub(super) struct Store {
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) scanning: Scanning,
     pub(super) settings: BTreeMap<String, String>,
+    /// Repository creation templates, by prefix.
+    pub(super) templates: BTreeMap<String, Template>,
+    pub(super) registry_policy: Option<String>,
+    pub(super) replication: ReplicationConfiguration,
+    pub(super) signing: Option<SigningConfiguration>,
+    /// Principals whose pulls do not count as the last one, and since when.
+    pub(super) pull_time_exclusions: BTreeMap<String, Timestamp>,
     /// By repository name or by image digest.
     pub(super) findings: BTreeMap<String, Vec<Finding>>,
     /// Scan statuses that a test insists on, by repository name or by image digest.
@@ -34,7 +43,9 @@ pub(super) struct Repository {
     pub(super) blobs: BTreeSet<Digest>,
     /// When a cached tag was last compared with its upstream.
     pub(super) checked: BTreeMap<String, Instant>,
-    pub(super) resource_tags: Vec<(String, String)>,
+    pub(super) resource_tags: BTreeMap<String, String>,
+    pub(super) encryption: Encryption,
+    pub(super) policy: Option<String>,
 }
 
 /// `imageTagMutability` with its exclusion filters.
@@ -139,7 +150,9 @@ impl Repository {
             tags: BTreeMap::new(),
             blobs: BTreeSet::new(),
             checked: BTreeMap::new(),
-            resource_tags: Vec::new(),
+            resource_tags: BTreeMap::new(),
+            encryption: Encryption::default(),
+            policy: None,
         }
     }
 
@@ -247,6 +260,11 @@ impl Store {
                 rules: scan_on_push.then_some(everything).into_iter().collect(),
             },
             settings: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            registry_policy: None,
+            replication: ReplicationConfiguration::default(),
+            signing: None,
+            pull_time_exclusions: BTreeMap::new(),
             findings: BTreeMap::new(),
             forced: BTreeMap::new(),
             pace,
@@ -413,16 +431,17 @@ pub(super) fn is_tag(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
-/// Whether this is a repository name by the model of the service: `(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*…`, 2 to 256 long.
+/// Whether this is a repository name by the model of the service: parts of `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` with
+/// slashes between them, 2 to 256 long.
 pub(super) fn is_repository_name(text: &str) -> bool {
     let part = |part: &str| {
-        let mut pieces = part.split(['.', '_', '-']);
-        pieces.all(|piece| {
-            !piece.is_empty()
-                && piece
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        })
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let separators = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        part.bytes().next().is_some_and(word)
+            && part.bytes().next_back().is_some_and(word)
+            && separators
+                .into_iter()
+                .all(|run| matches!(run, "" | "." | "_" | "__") || run.bytes().all(|byte| byte == b'-'))
     };
     (2..=256).contains(&text.len()) && text.split('/').all(part)
 }
@@ -464,10 +483,21 @@ mod tests {
 
     #[test]
     fn repository_names_are_those_of_the_model() {
-        for name in ["ab", "team/app", "a1/b.c_d-e"] {
+        for name in ["ab", "team/app", "a1/b.c_d-e", "a__b--c"] {
             assert!(is_repository_name(name), "{name}");
         }
-        for name in ["a", "Team/app", "team//app", "/app", "app/", "a..b", "a b"] {
+        for name in [
+            "a",
+            "Team/app",
+            "team//app",
+            "/app",
+            "app/",
+            "a..b",
+            "a.-b",
+            "a___b",
+            "a-",
+            "a b",
+        ] {
             assert!(!is_repository_name(name), "{name}");
         }
     }

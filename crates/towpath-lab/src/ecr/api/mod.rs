@@ -6,10 +6,18 @@ mod error;
 mod images;
 mod layers;
 mod pages;
+mod policies;
 mod pull_through;
 mod registry;
+mod replication;
 mod repositories;
 mod scanning;
+mod signing;
+mod tags;
+mod templates;
+
+pub(super) use replication::ReplicationConfiguration;
+pub(super) use signing::SigningConfiguration;
 
 use super::Service;
 use super::manifest::MAX_BYTES;
@@ -67,8 +75,24 @@ async fn answer(service: &Service, request: Request) -> Answer {
         .and_then(|value| value.to_str().ok());
     let operation = target.and_then(|target| target.strip_prefix(TARGET));
     match operation {
-        Some(operation) if parts.method == Method::POST => dispatch(service, operation, &body).await,
+        Some(operation) if parts.method == Method::POST => {
+            permit(service, operation, &body)?;
+            dispatch(service, operation, &body).await
+        }
         _ => Err(ApiError::unknown_operation()),
+    }
+}
+
+/// Actions of IAM are called like the operations.
+fn permit(service: &Service, operation: &str, body: &[u8]) -> Result<(), ApiError> {
+    let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let named = input
+        .get("repositoryName")
+        .or_else(|| input.pointer("/repositoryNames/0"));
+    let repository = named.and_then(Value::as_str);
+    match service.denial(&format!("ecr:{operation}"), repository) {
+        Some(message) => Err(ApiError::new("AccessDeniedException", message)),
+        None => Ok(()),
     }
 }
 
@@ -80,24 +104,44 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "BatchGetRepositoryScanningConfiguration" => scanning::batch_get_configuration(service, read(body)?),
         "CreatePullThroughCacheRule" => pull_through::create(service, read(body)?),
         "CreateRepository" => repositories::create(service, read(body)?),
+        "CreateRepositoryCreationTemplate" => templates::create(service, read(body)?),
         "DeletePullThroughCacheRule" => pull_through::delete(service, read(body)?),
+        "DeleteRegistryPolicy" => policies::delete_registry(service),
         "DeleteRepository" => repositories::delete(service, read(body)?),
+        "DeleteRepositoryCreationTemplate" => templates::delete(service, read(body)?),
+        "DeleteRepositoryPolicy" => policies::delete(service, read(body)?),
+        "DeleteSigningConfiguration" => signing::delete(service),
+        "DeregisterPullTimeUpdateExclusion" => signing::deregister(service, read(body)?),
         "DescribeImages" => images::describe(service, read(body)?),
         "DescribeImageScanFindings" => scanning::describe_findings(service, read(body)?),
         "DescribePullThroughCacheRules" => pull_through::describe(service, read(body)?),
-        "DescribeRegistry" => Ok(registry::describe(service)),
+        "DescribeRegistry" => Ok(replication::describe_registry(service)),
         "DescribeRepositories" => repositories::describe(service, read(body)?),
+        "DescribeRepositoryCreationTemplates" => templates::describe(service, read(body)?),
         "GetAccountSetting" => registry::get_account_setting(service, read(body)?),
         "GetAuthorizationToken" => Ok(registry::get_authorization_token(service)),
+        "GetRegistryPolicy" => policies::get_registry(service),
         "GetRegistryScanningConfiguration" => Ok(scanning::get_configuration(service)),
+        "GetRepositoryPolicy" => policies::get(service, read(body)?),
+        "GetSigningConfiguration" => signing::get(service),
         "ListImages" => images::list(service, read(body)?),
+        "ListPullTimeUpdateExclusions" => signing::list(service, read(body)?),
+        "ListTagsForResource" => tags::list(service, read(body)?),
         "PutAccountSetting" => registry::put_account_setting(service, read(body)?),
         "PutImage" => images::put(service, read(body)?),
         "PutImageScanningConfiguration" => repositories::put_scanning(service, read(body)?),
         "PutImageTagMutability" => repositories::put_mutability(service, read(body)?),
+        "PutRegistryPolicy" => policies::put_registry(service, read(body)?),
         "PutRegistryScanningConfiguration" => scanning::put_configuration(service, read(body)?),
+        "PutReplicationConfiguration" => replication::put(service, read(body)?),
+        "PutSigningConfiguration" => signing::put(service, read(body)?),
+        "RegisterPullTimeUpdateExclusion" => signing::register(service, read(body)?),
+        "SetRepositoryPolicy" => policies::set(service, read(body)?),
         "StartImageScan" => scanning::start(service, read(body)?),
+        "TagResource" => tags::tag(service, read(body)?),
+        "UntagResource" => tags::untag(service, read(body)?),
         "UpdatePullThroughCacheRule" => pull_through::update(service, read(body)?),
+        "UpdateRepositoryCreationTemplate" => templates::update(service, read(body)?),
         "ValidatePullThroughCacheRule" => pull_through::validate(service, read(body)?),
         _ => Err(ApiError::unknown_operation()),
     }

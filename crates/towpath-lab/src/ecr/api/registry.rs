@@ -24,10 +24,6 @@ pub(super) fn get_authorization_token(service: &Service) -> Value {
     }]})
 }
 
-pub(super) fn describe(service: &Service) -> Value {
-    json!({"registryId": service.config.account, "replicationConfiguration": {"rules": []}})
-}
-
 pub(super) fn get_account_setting(service: &Service, input: AccountSetting) -> Answer {
     let standard = check(&input.name)?.first().copied();
     let store = service.store();
@@ -50,7 +46,7 @@ pub(super) fn put_account_setting(service: &Service, input: AccountSetting) -> A
 fn check(name: &str) -> Result<&'static [&'static str], ApiError> {
     match name {
         "BASIC_SCAN_TYPE_VERSION" => Ok(&["AWS_NATIVE"]),
-        "REGISTRY_POLICY_SCOPE" => Ok(&["V2", "V1"]),
+        "REGISTRY_POLICY_SCOPE" => Ok(&["V2"]),
         "BLOB_MOUNTING" => Ok(&["DISABLED", "ENABLED"]),
         _ => Err(ApiError::invalid(
             "name",

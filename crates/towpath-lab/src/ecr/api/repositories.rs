@@ -1,12 +1,14 @@
 //! Operations on repositories.
 
 use super::super::Service;
+use super::super::creation::Encryption;
 use super::super::scan::seconds;
 use super::super::store::{Mutability, Repository};
 use super::Answer;
 use super::error::ApiError;
 use super::pages::{page, with_token};
-use serde::Deserialize;
+use super::tags::{self, ResourceTag};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
@@ -20,19 +22,22 @@ pub(super) struct Create {
     #[serde(default)]
     image_tag_mutability_exclusion_filters: Vec<ExclusionFilter>,
     image_scanning_configuration: Option<ScanningConfiguration>,
+    encryption_configuration: Option<EncryptionConfiguration>,
 }
 
 #[derive(Deserialize)]
-struct ResourceTag {
-    #[serde(rename = "Key")]
-    key: String,
-    #[serde(rename = "Value", default)]
-    value: String,
-}
-
-#[derive(Deserialize)]
-struct ExclusionFilter {
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExclusionFilter {
     filter: String,
+    filter_type: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EncryptionConfiguration {
+    encryption_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kms_key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +92,10 @@ pub(super) fn create(service: &Service, input: Create) -> Answer {
     repository.scan_on_push = input
         .image_scanning_configuration
         .is_some_and(|scanning| scanning.scan_on_push);
-    repository.resource_tags = input.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+    repository.resource_tags = tags::check(input.tags)?;
+    if let Some(encryption) = input.encryption_configuration {
+        repository.encryption = service.with_key(encryption.check()?);
+    }
     let mut store = service.store();
     if store.repositories.contains_key(&name) {
         return Err(ApiError::new(
@@ -181,13 +189,13 @@ fn describe_one(service: &Service, name: &str, repository: &Repository) -> Value
         "createdAt": seconds(repository.created_at),
         "imageTagMutability": repository.mutability.name(),
         "imageScanningConfiguration": {"scanOnPush": repository.scan_on_push},
-        "encryptionConfiguration": {"encryptionType": "AES256"},
+        "encryptionConfiguration": EncryptionConfiguration::written(&repository.encryption),
     });
     add_filters(&mut answer, &repository.mutability);
     answer
 }
 
-fn add_filters(answer: &mut Value, mutability: &Mutability) {
+pub(super) fn add_filters(answer: &mut Value, mutability: &Mutability) {
     if !mutability.except.is_empty() {
         let filters = mutability.except.iter();
         let filters: Vec<Value> = filters
@@ -197,7 +205,13 @@ fn add_filters(answer: &mut Value, mutability: &Mutability) {
     }
 }
 
-fn mutability_of(name: &str, filters: Vec<ExclusionFilter>) -> Result<Mutability, ApiError> {
+pub(super) fn mutability_of(name: &str, filters: Vec<ExclusionFilter>) -> Result<Mutability, ApiError> {
+    if filters.iter().any(|filter| filter.filter_type != "WILDCARD") {
+        return Err(ApiError::invalid(
+            "filterType",
+            "Member must satisfy enum value set: [WILDCARD]",
+        ));
+    }
     let except: Vec<String> = filters.into_iter().map(|filter| filter.filter).collect();
     let (immutable, with_filters) = match name {
         "MUTABLE" => (false, false),
@@ -224,4 +238,54 @@ fn mutability_of(name: &str, filters: Vec<ExclusionFilter>) -> Result<Mutability
         ));
     }
     Ok(Mutability { immutable, except })
+}
+
+impl EncryptionConfiguration {
+    /// The encryption that is asked for, where its words are right.
+    pub(super) fn check(self) -> Result<Encryption, ApiError> {
+        let by_key = match self.encryption_type.as_str() {
+            "AES256" => false,
+            "KMS" | "KMS_DSSE" => true,
+            _ => {
+                return Err(ApiError::invalid(
+                    "encryptionType",
+                    "Member must satisfy enum value set: [AES256, KMS, KMS_DSSE]",
+                ));
+            }
+        };
+        let key = self.kms_key.filter(|key| !key.is_empty());
+        if key.as_ref().is_some_and(|key| key.len() > 2048 || !by_key) {
+            return Err(ApiError::invalid(
+                "kmsKey",
+                "a key of at most 2048 characters with the encryption types KMS and KMS_DSSE, none with AES256",
+            ));
+        }
+        Ok(Encryption {
+            by: self.encryption_type,
+            key,
+        })
+    }
+
+    pub(super) fn written(encryption: &Encryption) -> Self {
+        Self {
+            encryption_type: encryption.by.clone(),
+            kms_key: encryption.key.clone(),
+        }
+    }
+}
+
+impl Service {
+    /// Keys stand in a repository by their ARN. Without one it is the key that the service has in the account.
+    fn with_key(&self, mut encryption: Encryption) -> Encryption {
+        let (region, account) = (&self.config.region, &self.config.account);
+        if encryption.by != "AES256" {
+            let key = encryption.key.unwrap_or_else(|| "alias/aws/ecr".into());
+            encryption.key = Some(match key.as_str() {
+                arn if arn.starts_with("arn:") => key,
+                alias if alias.starts_with("alias/") => format!("arn:aws:kms:{region}:{account}:{alias}"),
+                id => format!("arn:aws:kms:{region}:{account}:key/{id}"),
+            });
+        }
+        encryption
+    }
 }

@@ -82,6 +82,7 @@ pub(super) async fn put(
         tag,
         must_change: false,
     };
+    service.create_on_push(name);
     let mut store = service.store();
     let digest = store
         .push(&service.blobs, push)

@@ -50,6 +50,7 @@ async fn route(service: &Service, request: Request) -> Result<Response, Refused>
     let reading = method == Method::GET || method == Method::HEAD;
     let query = request.uri().query().map(ToOwned::to_owned);
     let query = query.as_deref();
+    service.permit(&route, &method)?;
     match route {
         Route::Base if reading => Ok(StatusCode::OK.into_response()),
         Route::Catalog if reading => catalog(service, query),

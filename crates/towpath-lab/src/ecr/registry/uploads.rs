@@ -31,6 +31,7 @@ struct Session {
 
 /// `POST …/blobs/uploads/`: a mount, a whole blob, or a new session.
 pub(super) async fn start(service: &Service, name: &str, request: Request) -> Result<Response, Refused> {
+    service.create_on_push(name);
     service.with_repository(name, |_| ())?;
     let query = request.uri().query().map(ToOwned::to_owned);
     if let Some(digest) = parameter(query.as_deref(), "mount")
