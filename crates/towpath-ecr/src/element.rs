@@ -52,8 +52,8 @@ impl Registry for Ecr {
     }
 
     async fn copy(&self, from: &ImageRef, to: &ImageRef) -> Result<ResolvedImage> {
-        let manifest = self.oci.copy_image(from, to).await?;
-        self.resolved(to, &manifest).await
+        let copied = self.oci.copy_image(from, to).await?;
+        self.resolved(to, &copied.manifest).await
     }
 
     async fn scan(&self, image: &ImageRef) -> Result<ScanReport> {
@@ -61,7 +61,7 @@ impl Registry for Ecr {
         require_digest(image, ATTEMPTED)?;
         self.require_own(image, ATTEMPTED).await?;
         let manifest = self.oci.required_manifest(image).await?;
-        let parts = platforms(&self.oci, image, &manifest).await?;
+        let parts = platforms(&self.oci.repository(image), &manifest).await?;
         let scans = stream::iter(parts)
             .map(|part| async move {
                 let scan = self.manifest_scan(&image.at(part.digest.clone())).await?;
@@ -91,7 +91,7 @@ impl Ecr {
         };
         let annotations: BTreeMap<String, String> = annotations.iter().flatten().map(owned).collect();
         Ok(ResolvedImage {
-            platforms: platforms(&self.oci, &image, manifest).await?,
+            platforms: platforms(&self.oci.repository(&image), manifest).await?,
             digest: manifest.digest.clone(),
             media_type: manifest.media_type.clone(),
             annotations,

@@ -3,8 +3,7 @@
 use crate::assemble::Platformed;
 use crate::client::Ecr;
 use crate::oci::copy::digest_of;
-use crate::oci::{LARGEST_MANIFEST, Manifest, ManifestContent, OciClient};
-use oci_spec::image::Descriptor;
+use crate::oci::{Descriptor, ImageSource, LARGEST_MANIFEST, Manifest, ManifestContent};
 use towpath_core::ImageRef;
 use towpath_elements::registry::{Platform, PlatformImage};
 use towpath_elements::{Error, ErrorKind, Result};
@@ -48,11 +47,7 @@ struct ConfigPlatform {
 
 /// The runnable platforms of a manifest or index. A single manifest's platform stands in its configuration, if
 /// anywhere.
-pub(crate) async fn platforms(
-    oci: &OciClient,
-    image: &ImageRef,
-    manifest: &Manifest,
-) -> Result<Vec<PlatformImage>> {
+pub(crate) async fn platforms(source: &dyn ImageSource, manifest: &Manifest) -> Result<Vec<PlatformImage>> {
     match &manifest.content {
         ManifestContent::Index(index) => {
             let mut found = Vec::new();
@@ -74,10 +69,7 @@ pub(crate) async fn platforms(
             );
             let platform = match is_image {
                 true => {
-                    let digest = digest_of(config)?;
-                    let bytes = oci
-                        .small_blob(image, &digest, config.size(), LARGEST_MANIFEST)
-                        .await?;
+                    let bytes = source.blob(config).await?.bytes(LARGEST_MANIFEST).await?;
                     let said: Option<ConfigPlatform> = serde_json::from_slice(&bytes).ok();
                     said.and_then(|said| {
                         Some(Platform {
@@ -106,7 +98,7 @@ impl Ecr {
         image: &ImageRef,
         manifest: &Manifest,
     ) -> Result<Vec<Platformed>> {
-        let found = platforms(&self.oci, image, manifest).await?;
+        let found = platforms(&self.oci.repository(image), manifest).await?;
         found
             .into_iter()
             .map(|part| {

@@ -127,11 +127,7 @@ async fn docker_registry_takes_serves_and_copies_images() {
 
     // Within the registry blobs are mounted, not sent.
     let from = Blob {
-        source: BlobSource::Registry {
-            repository: target.clone(),
-            digest: large.digest.clone(),
-            size: large.size,
-        },
+        source: BlobSource::Registry(oci.repository(&target)),
         ..large.clone()
     };
     let mounted = oci
@@ -150,7 +146,7 @@ async fn docker_registry_takes_serves_and_copies_images() {
         let source = image(&open, name).at(from.digest.clone());
         let to = image(&closed, &format!("{name}:1"));
         let copied = oci.copy_image(&source, &to).await.unwrap();
-        assert_eq!(copied.digest, from.digest);
+        assert_eq!(copied.manifest.digest, from.digest);
         let kept = oci.manifest(&to).await.unwrap().unwrap();
         assert_eq!(kept.bytes, from.bytes);
         for child in kept.children() {

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use towpath_ecr::oci::{Blob, OciClient, OciSettings, Pushed, RegistryCredentials};
+use towpath_ecr::oci::{Blob, BlobSource, OciClient, OciSettings, Pushed, RegistryCredentials};
 use towpath_ecr::{Digest, ImageRef, RegistryHost, Result, Secret};
 
 /// What a server saw: method, path with query, headers, and how many bytes of the body.
@@ -324,15 +324,10 @@ async fn a_source_that_lies_is_named_and_not_tried_again() {
         _ => reply(400, &[], "cut"),
     })
     .await;
-    let digest = Digest::sha256_of("something else");
     let blob = Blob {
-        digest: digest.clone(),
+        digest: Digest::sha256_of("something else"),
         size: 10,
-        source: towpath_ecr::oci::BlobSource::Registry {
-            repository: repository(lying),
-            digest,
-            size: 10,
-        },
+        source: BlobSource::Registry(client(Nobody).repository(&repository(lying))),
     };
     let error = client(Nobody)
         .push_blob(&repository(target), &blob)

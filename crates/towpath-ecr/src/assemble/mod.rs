@@ -7,7 +7,7 @@ mod plan;
 
 use crate::client::Ecr;
 use crate::oci::copy::{digest_of, is_foreign};
-use crate::oci::{Blob, Manifest, ManifestContent, media};
+use crate::oci::{Blob, Manifest, ManifestContent, Repository, media};
 use crate::platform;
 use oci_spec::image::ImageManifest;
 pub(crate) use plan::Platformed;
@@ -130,7 +130,7 @@ impl Ecr {
         for descriptor in parts.manifest.layers() {
             layers.push(plan::oci_layer(descriptor));
             if !is_foreign(descriptor) {
-                blobs.push(crate::oci::copy::remote_blob(&base_image, descriptor)?);
+                blobs.push(parts.repository.located(descriptor)?);
             }
         }
         for added in added {
@@ -210,7 +210,7 @@ impl Ecr {
             .await?;
         let config = config::read(&bytes, content.layers().len(), image)?;
         Ok(ImageParts {
-            repository: image.clone(),
+            repository: self.oci.repository(image),
             manifest: *content,
             config,
         })
@@ -219,7 +219,7 @@ impl Ecr {
 
 /// What an image consists of.
 struct ImageParts {
-    repository: ImageRef,
+    repository: Repository,
     manifest: ImageManifest,
     config: Value,
 }

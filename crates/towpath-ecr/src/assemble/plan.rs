@@ -2,7 +2,7 @@
 
 use super::files::PackedLayer;
 use super::{ImageParts, invalid};
-use crate::oci::copy::{is_foreign, remote_blob};
+use crate::oci::copy::is_foreign;
 use crate::oci::{Blob, BlobSource};
 use crate::platform;
 use jiff::Timestamp;
@@ -57,7 +57,7 @@ impl Added {
     pub(super) fn image(parts: ImageParts, image: &ImageRef) -> Result<Self> {
         let mut blobs = Vec::new();
         for descriptor in parts.manifest.layers().iter().filter(|layer| !is_foreign(layer)) {
-            blobs.push(remote_blob(&parts.repository, descriptor)?);
+            blobs.push(parts.repository.located(descriptor)?);
         }
         let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned();
         let diff_ids = list(parts.config.pointer("/rootfs/diff_ids"))

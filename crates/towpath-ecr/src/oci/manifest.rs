@@ -107,6 +107,11 @@ impl Manifest {
         })
     }
 
+    /// Whether a media type is that of an index.
+    pub(crate) fn is_index(media_type: &str) -> bool {
+        matches!(media_type, media::OCI_INDEX | media::DOCKER_LIST)
+    }
+
     /// The blobs it names: configuration and layers. Empty for an index.
     pub fn blobs(&self) -> Vec<&Descriptor> {
         match &self.content {
@@ -249,7 +254,7 @@ impl OciClient {
         self.move_tag(image, tag, &manifest).await
     }
 
-    async fn move_tag(&self, repository: &ImageRef, tag: &Tag, manifest: &Manifest) -> Result<()> {
+    pub(super) async fn move_tag(&self, repository: &ImageRef, tag: &Tag, manifest: &Manifest) -> Result<()> {
         let image = repository.tagged(tag.clone());
         let Err(error) = self.put(&image, manifest).await else {
             return Ok(());

@@ -8,12 +8,16 @@ mod error;
 mod manifest;
 pub(crate) mod origin;
 mod referrers;
+mod source;
 mod transport;
 mod upload;
 
 pub use auth::{Anonymous, RegistryCredentials};
-pub use blob::{Blob, BlobSource, BlobStream};
+pub use blob::{Blob, BlobSource, BlobStream, ReadBlob};
+pub use copy::{Copied, CopyOptions, copy};
 pub use manifest::{LARGEST_MANIFEST, Manifest, ManifestContent, media};
+pub use oci_spec::image::Descriptor;
+pub use source::{ImageSink, ImageSource, Reference, Repository};
 pub use upload::Pushed;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,9 +1,8 @@
 //! One request, sent as often as it may be: credentials, redirects, retries, and limits on silence.
 
 use super::auth::{Authorization, Scope};
-use super::blob::BlobSource;
 use super::error::{Cut, Refusal};
-use super::{OciClient, origin};
+use super::{Blob, OciClient, origin};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION, RETRY_AFTER};
@@ -37,9 +36,9 @@ pub(super) struct Request<'a> {
 pub(super) enum Payload<'a> {
     Empty,
     Bytes(Bytes),
-    /// `length` bytes of a source from `offset`.
+    /// `length` bytes of a blob from `offset`.
     Blob {
-        source: &'a BlobSource,
+        blob: &'a Blob,
         offset: u64,
         length: u64,
     },
@@ -287,13 +286,9 @@ impl OciClient {
             }
             Payload::Empty => builder,
             Payload::Bytes(bytes) => builder.body(bytes.clone()),
-            Payload::Blob {
-                source,
-                offset,
-                length,
-            } => {
+            Payload::Blob { blob, offset, length } => {
                 let (moved, failed) = (Arc::clone(&moved), Arc::clone(&failed));
-                let stream = self.open(source, *offset).await.map_err(Cut::Own)?;
+                let stream = blob.to_push(*offset).await.map_err(Cut::Own)?;
                 let stream = stream.map(move |piece| {
                     moved.fetch_add(1, Ordering::Relaxed);
                     piece.map_err(|error| {

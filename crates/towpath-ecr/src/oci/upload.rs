@@ -40,11 +40,11 @@ impl OciClient {
             subject: repository.at(blob.digest.clone()).to_string(),
         };
         let from = match &blob.source {
-            BlobSource::Registry { repository: from, .. }
-                if from.registry() == repository.registry()
-                    && from.repository() != repository.repository() =>
+            BlobSource::Registry(from)
+                if from.image().registry() == repository.registry()
+                    && from.image().repository() != repository.repository() =>
             {
-                Some(from)
+                Some(from.image())
             }
             _ => None,
         };
@@ -129,7 +129,7 @@ impl Upload<'_> {
         let missing = self.blob.size - offset;
         let mut location = location.clone();
         let mut payload = Payload::Blob {
-            source: &self.blob.source,
+            blob: self.blob,
             offset,
             length: missing,
         };
