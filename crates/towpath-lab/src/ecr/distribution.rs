@@ -142,11 +142,15 @@ pub(super) fn page(
         None => 1000,
         Some(text) => match text.parse::<usize>() {
             Ok(limit) if (1..=1000).contains(&limit) => limit,
-            _ => {
-                return Err(Refused::unsupported(
-                    "Invalid parameter at 'maxResults' failed to satisfy constraint: 'Member must have value less \
-                     than or equal to 1000'",
-                ));
+            found => {
+                let bound = if found == Ok(0) {
+                    "greater than or equal to 1"
+                } else {
+                    "less than or equal to 1000"
+                };
+                return Err(Refused::unsupported(format!(
+                    "Invalid parameter at 'maxResults' failed to satisfy constraint: 'Member must have value {bound}'"
+                )));
             }
         },
     };

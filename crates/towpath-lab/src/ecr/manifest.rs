@@ -13,7 +13,7 @@ pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(super) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(super) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(super) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// The largest manifest, in bytes, by the quotas of the service.
 pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -125,6 +125,10 @@ impl Manifest {
         self.artifact_type
             .as_deref()
             .or(self.config.as_ref().map(|config| config.media_type.as_str()))
+    }
+
+    pub(super) fn has_artifact_type(&self) -> bool {
+        self.artifact_type.is_some()
     }
 
     /// The bytes of the layers, config and manifest together.

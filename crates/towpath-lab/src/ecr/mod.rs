@@ -1,13 +1,14 @@
 //! Elastic Container Registry: the JSON API, `/v2/`, image scans, and the pull-through cache with its upstreams.
 //!
-//! [`Ecr`] is one private registry of one account and region on two ports: the API (AWS JSON 1.1, model
-//! `AmazonEC2ContainerRegistry_V20150921`, signatures verified) and the OCI distribution endpoint, over one store.
+//! [`Ecr`] is one private registry of one account and region on three ports, over one store: the API (AWS JSON 1.1,
+//! model `AmazonEC2ContainerRegistry_V20150921`, signatures verified), the OCI distribution endpoint, and the storage
+//! that the latter redirects to for the bytes of blobs.
 //! [`Upstream`] is a public registry to pull through from: the ECR public gallery or Quay.io, with token servers of their
 //! own. Their images are synthetic: they are built from the files that a seed names.
 //!
 //! Where ECR is known to differ from the distribution specification, this does too: Basic authentication only, a
 //! plain-text 401, 403 for an expired token, 201 for a chunk, no `Location` for a manifest, 405 for a manifest it
-//! dislikes.
+//! dislikes, blobs behind redirects to signed addresses, images translated for who accepts another format.
 
 mod api;
 mod blobs;
@@ -21,8 +22,10 @@ mod registry;
 mod remote;
 mod scan;
 mod seed;
+mod storage;
 mod store;
 mod tokens;
+mod uploads;
 mod upstream;
 
 pub use inspect::{ImageState, PullThroughRuleState, RepositoryState};
@@ -32,7 +35,8 @@ pub use upstream::{Upstream, UpstreamConfig, UpstreamKind};
 
 use crate::server::{Bound, Server};
 use crate::sigv4::Verifier;
-use crate::{Faults, LabError, RequestLog};
+use crate::{Fault, Faults, LabError, RequestLog};
+use axum::http::{HeaderValue, StatusCode, header};
 use blobs::Blobs;
 use scan::Pace;
 use std::collections::{BTreeSet, HashMap};
@@ -71,6 +75,8 @@ pub struct EcrConfig {
     pub api_port: u16,
     /// The port of `/v2/`; 0 for any.
     pub registry_port: u16,
+    /// How long the signed address of a blob works, in whole seconds; an hour.
+    pub download_url_life: Duration,
 }
 
 impl Default for EcrConfig {
@@ -88,6 +94,7 @@ impl Default for EcrConfig {
             cache_life: store::DAY,
             api_port: 0,
             registry_port: 0,
+            download_url_life: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -108,6 +115,7 @@ pub struct Ecr {
     service: Arc<Service>,
     api: Server,
     registry: Server,
+    storage: Server,
 }
 
 /// What the handlers of both ports share.
@@ -116,18 +124,22 @@ struct Service {
     config: EcrConfig,
     /// `host:port` of `/v2/`.
     registry_host: String,
+    /// The URL of the storage of the blobs, without a slash at its end.
+    storage_url: String,
+    storage_key: storage::SigningKey,
     verifier: Verifier,
     upstreams: HashMap<String, SocketAddr>,
     store: Mutex<Store>,
     blobs: Blobs,
     tokens: Tokens,
-    uploads: registry::Uploads,
+    uploads: uploads::Uploads,
     importing: tokio::sync::Mutex<()>,
     remote: std::sync::OnceLock<reqwest::Client>,
     token_life: Mutex<Duration>,
     chunks_created: AtomicBool,
     /// Actions of IAM that a test denies.
     denied: Mutex<BTreeSet<String>>,
+    blobs_redirected: AtomicBool,
 }
 
 impl Ecr {
@@ -138,12 +150,17 @@ impl Ecr {
     pub async fn start(config: EcrConfig) -> Result<Self, LabError> {
         let api = Bound::new("ECR", config.api_port).await?;
         let registry = Bound::new("the ECR registry", config.registry_port).await?;
+        let storage = Bound::new("the storage of the ECR registry", 0).await?;
         let pace = Pace {
             scan: config.scan_delay,
             findings: config.findings_delay,
         };
         let service = Arc::new(Service {
             registry_host: registry.address().to_string(),
+            // By name: there are clients that take every port of one host for the same origin, and ECR's storage is on
+            // another host.
+            storage_url: format!("http://localhost:{}", storage.address().port()),
+            storage_key: storage::SigningKey::new(),
             verifier: Verifier {
                 access_key_id: config.access_key_id.clone(),
                 secret_access_key: config.secret_access_key.clone(),
@@ -154,18 +171,20 @@ impl Ecr {
             upstreams: config.upstreams.iter().cloned().collect(),
             store: Mutex::new(Store::new(pace, config.scan_on_push)),
             blobs: Blobs::new()?,
-            tokens: Tokens::default(),
-            uploads: registry::Uploads::default(),
+            tokens: Tokens::of(&config.account, &config.region),
+            uploads: uploads::Uploads::default(),
             importing: tokio::sync::Mutex::default(),
             remote: std::sync::OnceLock::new(),
             token_life: Mutex::new(config.token_life),
             chunks_created: AtomicBool::new(true),
             denied: Mutex::default(),
+            blobs_redirected: AtomicBool::new(true),
             config,
         });
         Ok(Self {
             api: api.serve(api::router(Arc::clone(&service))),
             registry: registry.serve(registry::router(Arc::clone(&service))),
+            storage: storage.serve(storage::router(Arc::clone(&service))),
             service,
         })
     }
@@ -190,6 +209,11 @@ impl Ecr {
         self.registry.log()
     }
 
+    /// What the storage behind `/v2/` was asked: the bytes of blobs, read where the registry redirects to.
+    pub fn storage_requests(&self) -> &RequestLog {
+        self.storage.log()
+    }
+
     /// Faults of the JSON API. They can be aimed at one operation by its name.
     pub fn api_faults(&self) -> &Faults {
         self.api.faults()
@@ -198,6 +222,25 @@ impl Ecr {
     /// Faults of `/v2/`.
     pub fn registry_faults(&self) -> &Faults {
         self.registry.faults()
+    }
+
+    /// Faults of the storage behind `/v2/`.
+    pub fn storage_faults(&self) -> &Faults {
+        self.storage.faults()
+    }
+
+    /// Answers the next requests of `/v2/`, this many of them, 429: the account is over its rates.
+    pub fn throttle_registry(&self, times: u32) {
+        let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#;
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        let fault = Fault::respond("/v2/", StatusCode::TOO_MANY_REQUESTS, body);
+        let fault = fault.header(header::CONTENT_TYPE, json);
+        self.registry_faults().inject(fault.times(times));
+    }
+
+    /// Ends every upload that is under way: its session is unknown from now on.
+    pub fn expire_uploads(&self) {
+        self.service.uploads.expire_all();
     }
 
     /// A new password for the user `AWS` of `/v2/`, as `GetAuthorizationToken` would give it out.
@@ -234,6 +277,12 @@ impl Ecr {
     /// scans under way, too.
     pub fn set_scan_delays(&self, scan: Duration, findings: Duration) {
         self.service.store().pace = Pace { scan, findings };
+    }
+
+    /// Whether a blob is read from the storage, where `/v2/` redirects to (307), as with ECR and as from the start, or
+    /// from `/v2/` itself.
+    pub fn redirect_blobs(&self, redirect: bool) {
+        self.service.blobs_redirected.store(redirect, Ordering::Relaxed);
     }
 
     /// Whether a chunk of an upload is answered 201, as ECR does and as this does from the start, or 202 by the

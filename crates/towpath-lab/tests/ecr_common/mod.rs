@@ -19,12 +19,15 @@ pub struct Lab {
     pub ecr: Ecr,
     pub http: Client,
     pub password: String,
+    region: String,
 }
 
 impl Lab {
     pub async fn start(config: EcrConfig) -> Self {
+        let region = config.region.clone();
         let ecr = Ecr::start(config).await.unwrap();
         Self {
+            region,
             password: ecr.issue_password().expose().to_owned(),
             ecr,
             http: Client::builder().no_proxy().build().unwrap(),
@@ -44,7 +47,7 @@ impl Lab {
         let identity = Credentials::new(key, secret, None, None, "test").into();
         let params = v4::SigningParams::builder()
             .identity(&identity)
-            .region("eu-west-1")
+            .region(&self.region)
             .name("ecr")
             .time(SystemTime::now())
             .settings(SigningSettings::default())

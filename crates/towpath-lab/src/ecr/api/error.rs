@@ -5,13 +5,15 @@ use super::super::store::{Repository, Store, is_repository_name};
 use crate::sigv4::Refusal;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
     kind: &'static str,
     message: Option<String>,
+    /// What the error tells besides, as members of its shape.
+    more: Map<String, Value>,
 }
 
 impl ApiError {
@@ -20,7 +22,14 @@ impl ApiError {
             status: StatusCode::BAD_REQUEST,
             kind,
             message: Some(message.into()),
+            more: Map::new(),
         }
+    }
+
+    /// Adds a member of the error's shape.
+    pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(member.to_owned(), value.into());
+        self
     }
 
     pub(super) fn invalid(parameter: &str, constraint: &str) -> Self {
@@ -29,12 +38,21 @@ impl ApiError {
         Self::new("InvalidParameterException", message)
     }
 
+    /// The disk or another part of the lab failed.
+    pub(super) fn server(error: &dyn std::fmt::Display) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            ..Self::new("ServerException", error.to_string())
+        }
+    }
+
     /// What the service's front answers to a target that it does not know: a type without a message.
     pub(super) fn unknown_operation() -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             kind: "UnknownOperationException",
             message: None,
+            more: Map::new(),
         }
     }
 }
@@ -46,16 +64,19 @@ impl From<Refusal> for ApiError {
             status,
             kind,
             message: Some(refusal.message()),
+            more: Map::new(),
         }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = match self.message {
-            Some(message) => json!({"__type": self.kind, "message": message}),
-            None => json!({"__type": self.kind}),
-        };
+        let mut body = self.more;
+        body.insert("__type".into(), self.kind.into());
+        if let Some(message) = self.message {
+            body.insert("message".into(), message.into());
+        }
+        let body = Value::Object(body);
         let headers = [(header::CONTENT_TYPE, super::MEDIA_TYPE)];
         (self.status, headers, body.to_string()).into_response()
     }

@@ -59,8 +59,8 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
 
 async fn answer(service: &Service, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    // A manifest is JSON within JSON here, at worst with every byte escaped.
-    let Ok(body) = to_bytes(body, 6 * MAX_BYTES).await else {
+    // A manifest is JSON within JSON here, at worst with every byte escaped; a part of a layer is base64.
+    let Ok(body) = to_bytes(body, (6 * MAX_BYTES).max(2 * layers::LARGEST_PART)).await else {
         return Err(ApiError::new(
             "SerializationException",
             "the request is too large or not complete",
@@ -102,6 +102,7 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "BatchDeleteImage" => images::batch_delete(service, read(body)?),
         "BatchGetImage" => images::batch_get(service, read(body)?).await,
         "BatchGetRepositoryScanningConfiguration" => scanning::batch_get_configuration(service, read(body)?),
+        "CompleteLayerUpload" => layers::complete_upload(service, read(body)?).await,
         "CreatePullThroughCacheRule" => pull_through::create(service, read(body)?),
         "CreateRepository" => repositories::create(service, read(body)?),
         "CreateRepositoryCreationTemplate" => templates::create(service, read(body)?),
@@ -120,10 +121,12 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "DescribeRepositoryCreationTemplates" => templates::describe(service, read(body)?),
         "GetAccountSetting" => registry::get_account_setting(service, read(body)?),
         "GetAuthorizationToken" => Ok(registry::get_authorization_token(service)),
+        "GetDownloadUrlForLayer" => layers::get_download_url(service, read(body)?),
         "GetRegistryPolicy" => policies::get_registry(service),
         "GetRegistryScanningConfiguration" => Ok(scanning::get_configuration(service)),
         "GetRepositoryPolicy" => policies::get(service, read(body)?),
         "GetSigningConfiguration" => signing::get(service),
+        "InitiateLayerUpload" => layers::initiate_upload(service, read(body)?),
         "ListImages" => images::list(service, read(body)?),
         "ListPullTimeUpdateExclusions" => signing::list(service, read(body)?),
         "ListTagsForResource" => tags::list(service, read(body)?),
@@ -142,6 +145,7 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "UntagResource" => tags::untag(service, read(body)?),
         "UpdatePullThroughCacheRule" => pull_through::update(service, read(body)?),
         "UpdateRepositoryCreationTemplate" => templates::update(service, read(body)?),
+        "UploadLayerPart" => layers::upload_part(service, read(body)?).await,
         "ValidatePullThroughCacheRule" => pull_through::validate(service, read(body)?),
         _ => Err(ApiError::unknown_operation()),
     }

@@ -21,6 +21,14 @@ pub(super) fn refusal(service: &Service, headers: &HeaderMap) -> Option<Response
             )
             .into_response(),
         ),
+        Standing::Foreign => Some(
+            Refused::new(
+                StatusCode::FORBIDDEN,
+                "DENIED",
+                "Your authorization token is not valid for this registry. A token is good for one region.",
+            )
+            .into_response(),
+        ),
         Standing::Unknown => {
             let challenge = format!(
                 "Basic realm=\"https://{}/\",service=\"ecr.amazonaws.com\"",

@@ -4,9 +4,9 @@ use super::super::Service;
 use super::super::distribution::{CONTENT_DIGEST, Refused, manifest_response, parameter};
 use super::super::manifest::{MAX_BYTES, OCI_INDEX};
 use super::super::store::{DeleteRefused, Push, PushRefused, Reference};
-use super::digest_of;
+use super::{conversion, digest_of};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(super) async fn get(
     name: &str,
     reference: &str,
     method: &Method,
+    headers: &HeaderMap,
 ) -> Result<Response, Refused> {
     let unknown = || {
         Refused::new(
@@ -37,6 +38,17 @@ pub(super) async fn get(
     let image = repository.images.get_mut(&digest).ok_or_else(unknown)?;
     if *method == Method::GET {
         image.last_pull = Some(Timestamp::now());
+    }
+    if matches!(reference, Reference::Tag(_))
+        && let Some((media_type, bytes)) = conversion::translated(&image.manifest, headers)
+    {
+        let digest = Digest::sha256_of(&bytes);
+        return Ok(manifest_response(
+            method,
+            media_type,
+            digest.as_str(),
+            bytes.into(),
+        ));
     }
     Ok(manifest_response(
         method,
@@ -130,7 +142,10 @@ pub(super) fn delete(service: &Service, name: &str, reference: &str) -> Result<R
     }
 }
 
-/// `GET …/referrers/<digest>`: an index of what names this image as its subject.
+/// How many referrers one answer lists, as many as `ListImageReferrers` may be asked for.
+const REFERRERS_PER_PAGE: usize = 50;
+
+/// `GET …/referrers/<digest>`: an index of what names this image as its subject, in pages.
 pub(super) fn referrers(
     service: &Service,
     name: &str,
@@ -139,7 +154,8 @@ pub(super) fn referrers(
 ) -> Result<Response, Refused> {
     let subject = digest_of(digest)?;
     let wanted = parameter(query, "artifactType");
-    let manifests: Vec<Value> = service.with_repository(name, |repository| {
+    let last = parameter(query, "last").unwrap_or_default();
+    let mut manifests: Vec<Value> = service.with_repository(name, |repository| {
         let referring = repository.images.iter().filter(|(_, image)| {
             image
                 .manifest
@@ -150,7 +166,9 @@ pub(super) fn referrers(
                     .as_deref()
                     .is_none_or(|wanted| image.manifest.artifact_type() == Some(wanted))
         });
-        let described = referring.map(|(digest, image)| {
+        let referring = referring.filter(|(digest, _)| digest.as_str() > last.as_str());
+        // One more than a page, to know whether there is another one.
+        let described = referring.take(REFERRERS_PER_PAGE + 1).map(|(digest, image)| {
             let mut entry = json!({
                 "mediaType": image.manifest.media_type,
                 "digest": digest.as_str(),
@@ -166,11 +184,26 @@ pub(super) fn referrers(
         });
         described.collect()
     })?;
+    let more = manifests.len() > REFERRERS_PER_PAGE;
+    manifests.truncate(REFERRERS_PER_PAGE);
+    let next = manifests
+        .last()
+        .filter(|_| more)
+        .and_then(|last| last["digest"].as_str());
+    let next = next.map(|last| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(wanted.iter().map(|wanted| ("artifactType", wanted.as_str())));
+        let query = query.append_pair("last", last).finish();
+        format!("</v2/{name}/referrers/{subject}?{query}>; rel=\"next\"")
+    });
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
     let mut response = ([(header::CONTENT_TYPE, OCI_INDEX)], index.to_string()).into_response();
     if wanted.is_some() {
         let filters = HeaderValue::from_static("artifactType");
         response.headers_mut().insert("oci-filters-applied", filters);
+    }
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        response.headers_mut().insert(header::LINK, next);
     }
     Ok(response)
 }

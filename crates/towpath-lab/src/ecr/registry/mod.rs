@@ -1,13 +1,12 @@
 //! `/v2/`: the OCI distribution endpoint of the private registry, with the deviations that ECR is known for.
 
 mod auth;
+mod conversion;
 mod manifests;
 mod uploads;
 
-pub(super) use uploads::Uploads;
-
 use super::Service;
-use super::distribution::{API_VERSION, Refused, Route, page};
+use super::distribution::{API_VERSION, CONTENT_DIGEST, Refused, Route, page};
 use super::pull_through::{self, PullFailure};
 use super::store::{Reference, Repository};
 use axum::Router;
@@ -16,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use towpath_core::Digest;
 
 /// The router of the registry's port.
@@ -58,7 +58,7 @@ async fn route(service: &Service, request: Request) -> Result<Response, Refused>
         Route::Referrers { name, digest } if reading => manifests::referrers(service, &name, &digest, query),
         Route::Blob { name, digest } if reading => blob(service, &name, &digest, &method, &headers).await,
         Route::Manifest { name, reference } if reading => {
-            manifests::get(service, &name, &reference, &method).await
+            manifests::get(service, &name, &reference, &method, &headers).await
         }
         Route::Manifest { name, reference } if method == Method::PUT => {
             manifests::put(service, &name, &reference, request).await
@@ -114,6 +114,14 @@ async fn blob(
             "BLOB_UNKNOWN",
             "blob unknown to registry",
         ));
+    }
+    // The bytes are with the storage; HEAD is answered by the registry itself.
+    if *method == Method::GET && service.blobs_redirected.load(Ordering::Relaxed) {
+        let headers = [
+            (header::LOCATION, service.download_url(&digest)),
+            (CONTENT_DIGEST, digest.to_string()),
+        ];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
     }
     Ok(service.blobs.respond(method, headers, &digest).await)
 }

@@ -6,28 +6,14 @@
 use super::super::Service;
 use super::super::blobs::Upload;
 use super::super::distribution::{CONTENT_DIGEST, Refused, parameter};
-use super::super::lock;
 use super::digest_of;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use towpath_core::Digest;
-
-/// The open sessions, by id.
-#[derive(Debug, Default)]
-pub(in super::super) struct Uploads(Mutex<HashMap<String, Session>>);
-
-#[derive(Clone, Debug)]
-struct Session {
-    repository: String,
-    /// `None` once the upload is complete. Requests of one session take turns.
-    upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
-}
 
 /// `POST …/blobs/uploads/`: a mount, a whole blob, or a new session.
 pub(super) async fn start(service: &Service, name: &str, request: Request) -> Result<Response, Refused> {
@@ -45,12 +31,7 @@ pub(super) async fn start(service: &Service, name: &str, request: Request) -> Re
         receive(&mut upload, request.into_body()).await?;
         return finish(service, name, upload, &digest);
     }
-    let id = uuid::Uuid::new_v4().to_string();
-    let session = Session {
-        repository: name.to_owned(),
-        upload: Arc::new(tokio::sync::Mutex::new(Some(upload))),
-    };
-    lock(&service.uploads.0).insert(id.clone(), session);
+    let id = service.uploads.open(name, upload);
     Ok(progress(StatusCode::ACCEPTED, name, &id, 0))
 }
 
@@ -61,12 +42,9 @@ pub(super) async fn go_on(
     id: &str,
     request: Request,
 ) -> Result<Response, Refused> {
-    let session = lock(&service.uploads.0).get(id).cloned();
-    let session = session
-        .filter(|session| session.repository == name)
-        .ok_or_else(unknown)?;
-    let mut guard = session.upload.lock().await;
-    let upload = guard.as_mut().ok_or_else(unknown)?;
+    let session = service.uploads.find(name, id).ok_or_else(unknown)?;
+    let mut guard = session.open.lock().await;
+    let upload = guard.as_mut().map(|open| &mut open.upload).ok_or_else(unknown)?;
     match *request.method() {
         Method::GET | Method::HEAD => Ok(progress(StatusCode::NO_CONTENT, name, id, upload.received())),
         Method::DELETE => {
@@ -90,30 +68,35 @@ pub(super) async fn go_on(
             check_order(request.headers(), upload)?;
             receive(upload, request.into_body()).await?;
             service.uploads.close(id);
-            let upload = guard.take().ok_or_else(unknown)?;
-            finish(service, name, upload, &digest)
+            let open = guard.take().ok_or_else(unknown)?;
+            finish(service, name, open.upload, &digest)
         }
         _ => Err(Refused::unsupported("The operation is unsupported.")),
     }
 }
 
-/// Whether the blob was mounted: only with the account setting on, and a manifest of the source that names it.
+/// Whether the blob was mounted: only with the account setting on, by who may read it, from a repository with the same
+/// encryption and an image that names the blob, and neither from nor into one of the cache.
 fn mount(service: &Service, name: &str, digest: &Digest, from: &str) -> bool {
-    let mut store = service.store();
-    let enabled = store
-        .settings
-        .get("BLOB_MOUNTING")
-        .is_some_and(|value| value == "ENABLED");
-    let source = store.repositories.get(from);
-    let held = source.is_some_and(|source| source.blobs.contains(digest) && source.references(digest));
-    let target = store.repositories.get_mut(name);
-    match target {
-        Some(target) if enabled && held && target.pull_through.is_none() => {
-            target.blobs.insert(digest.clone());
-            true
-        }
-        _ => false,
+    if service.denies("ecr:GetDownloadUrlForLayer") {
+        return false;
     }
+    let mut store = service.store();
+    let setting = store.settings.get("BLOB_MOUNTING");
+    let enabled = setting.is_some_and(|value| value == "ENABLED");
+    let (Some(source), Some(target)) = (store.repositories.get(from), store.repositories.get(name)) else {
+        return false;
+    };
+    let mountable = enabled
+        && source.pull_through.is_none()
+        && target.pull_through.is_none()
+        && source.encryption == target.encryption
+        && source.blobs.contains(digest)
+        && source.references(digest);
+    if let Some(target) = store.repositories.get_mut(name).filter(|_| mountable) {
+        target.blobs.insert(digest.clone());
+    }
+    mountable
 }
 
 /// A chunk that says where it starts must start where the last one ended.
@@ -206,10 +189,4 @@ fn unknown() -> Refused {
         "BLOB_UPLOAD_UNKNOWN",
         "blob upload unknown to registry",
     )
-}
-
-impl Uploads {
-    fn close(&self, id: &str) {
-        lock(&self.0).remove(id);
-    }
 }
