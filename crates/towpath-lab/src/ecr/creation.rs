@@ -54,6 +54,7 @@ impl Template {
             resource_tags: self.resource_tags.clone(),
             mutability: self.mutability.clone(),
             policy: self.policy.clone(),
+            lifecycle: self.lifecycle.clone(),
             ..Repository::new()
         }
     }

@@ -102,6 +102,19 @@ impl Manifest {
         })
     }
 
+    /// A manifest of one layer, from its parts: what [`parse`](Self::parse) would find in it.
+    pub(super) fn of_parts(config: Descriptor, layer: Descriptor) -> Self {
+        Self {
+            media_type: OCI_MANIFEST.to_owned(),
+            config: Some(config),
+            layers: vec![layer],
+            children: Vec::new(),
+            subject: None,
+            artifact_type: None,
+            annotations: None,
+        }
+    }
+
     pub(super) fn is_index(&self) -> bool {
         self.config.is_none()
     }

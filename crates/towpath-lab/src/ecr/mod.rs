@@ -11,19 +11,24 @@
 //! dislikes, blobs behind redirects to signed addresses, images translated for who accepts another format.
 
 mod api;
+mod archive;
 mod blobs;
 mod creation;
 mod distribution;
 mod inspect;
+mod lifecycle;
 mod manifest;
+mod many;
 mod permissions;
 mod pull_through;
 mod registry;
 mod remote;
 mod scan;
 mod seed;
+mod spread;
 mod storage;
 mod store;
+mod tags;
 mod tokens;
 mod uploads;
 mod upstream;
@@ -136,6 +141,8 @@ struct Service {
     importing: tokio::sync::Mutex<()>,
     remote: std::sync::OnceLock<reqwest::Client>,
     token_life: Mutex<Duration>,
+    /// How long a restore from the archive takes.
+    restore: Mutex<Duration>,
     chunks_created: AtomicBool,
     /// Actions of IAM that a test denies.
     denied: Mutex<BTreeSet<String>>,
@@ -156,6 +163,7 @@ impl Ecr {
             findings: config.findings_delay,
         };
         let service = Arc::new(Service {
+            restore: Mutex::new(Duration::ZERO),
             registry_host: registry.address().to_string(),
             // By name: there are clients that take every port of one host for the same origin, and ECR's storage is on
             // another host.
@@ -295,6 +303,10 @@ impl Ecr {
 impl Service {
     fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)
+    }
+
+    fn restore(&self) -> Duration {
+        *lock(&self.restore)
     }
 
     fn issue_token(&self) -> (String, jiff::Timestamp) {

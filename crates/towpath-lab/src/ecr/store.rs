@@ -1,10 +1,15 @@
 //! What a private registry holds: repositories, their images and tags, rules and settings. No wire in here.
 
 use super::api::{ReplicationConfiguration, SigningConfiguration};
+use super::archive::Storage;
 use super::blobs::Blobs;
 use super::creation::{Encryption, Template};
+use super::lifecycle::{Preview, Previews};
 use super::manifest::Manifest;
 use super::scan::{Finding, Pace, Scan, ScanType};
+use super::spread::Spread;
+
+use super::tags::Tags;
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +34,8 @@ pub(super) struct Store {
     /// Scan statuses that a test insists on, by repository name or by image digest.
     pub(super) forced: BTreeMap<String, String>,
     pub(super) pace: Pace,
+    pub(super) spread: Spread,
+    pub(super) previews: Previews,
 }
 
 #[derive(Clone, Debug)]
@@ -39,13 +46,20 @@ pub(super) struct Repository {
     /// The prefix of the pull-through rule that made it.
     pub(super) pull_through: Option<String>,
     pub(super) images: BTreeMap<Digest, Image>,
-    pub(super) tags: BTreeMap<String, Digest>,
+    pub(super) tags: Tags,
+    /// The indexes that hold an image, by that image.
+    pub(super) holders: BTreeMap<Digest, BTreeSet<Digest>>,
+    /// The artifacts that name an image as their subject, by that image.
+    pub(super) referrers: BTreeMap<Digest, BTreeSet<Digest>>,
     pub(super) blobs: BTreeSet<Digest>,
     /// When a cached tag was last compared with its upstream.
     pub(super) checked: BTreeMap<String, Instant>,
     pub(super) resource_tags: BTreeMap<String, String>,
     pub(super) encryption: Encryption,
     pub(super) policy: Option<String>,
+    pub(super) lifecycle: Option<String>,
+    pub(super) lifecycle_evaluated: Option<Timestamp>,
+    pub(super) preview: Option<Preview>,
 }
 
 /// `imageTagMutability` with its exclusion filters.
@@ -62,6 +76,7 @@ pub(super) struct Image {
     pub(super) pushed_at: Timestamp,
     pub(super) last_pull: Option<Timestamp>,
     pub(super) scan: Option<Scan>,
+    pub(super) storage: Storage,
 }
 
 #[derive(Clone, Debug)]
@@ -147,12 +162,17 @@ impl Repository {
             scan_on_push: false,
             pull_through: None,
             images: BTreeMap::new(),
-            tags: BTreeMap::new(),
+            tags: Tags::default(),
+            holders: BTreeMap::new(),
+            referrers: BTreeMap::new(),
             blobs: BTreeSet::new(),
             checked: BTreeMap::new(),
             resource_tags: BTreeMap::new(),
             encryption: Encryption::default(),
             policy: None,
+            lifecycle: None,
+            lifecycle_evaluated: None,
+            preview: None,
         }
     }
 
@@ -165,8 +185,43 @@ impl Repository {
     }
 
     pub(super) fn tags_of(&self, digest: &Digest) -> Vec<String> {
-        let tags = self.tags.iter().filter(|(_, tagged)| *tagged == digest);
-        tags.map(|(tag, _)| tag.clone()).collect()
+        self.tags.of(digest).cloned().collect()
+    }
+
+    /// Adds an image, where it is not there yet.
+    pub(super) fn add(&mut self, digest: &Digest, image: impl FnOnce() -> Image) {
+        if let Some(known) = self.images.get_mut(digest) {
+            known.storage.activate();
+            return;
+        }
+        let image = image();
+        for child in &image.manifest.children {
+            let holders = self.holders.entry(child.digest.clone()).or_default();
+            holders.insert(digest.clone());
+        }
+        if let Some(subject) = &image.manifest.subject {
+            let referrers = self.referrers.entry(subject.digest.clone()).or_default();
+            referrers.insert(digest.clone());
+        }
+        self.images.insert(digest.clone(), image);
+    }
+
+    fn remove(&mut self, digest: &Digest) {
+        let Some(image) = self.images.remove(digest) else {
+            return;
+        };
+        for child in &image.manifest.children {
+            forget(&mut self.holders, &child.digest, digest);
+        }
+        if let Some(subject) = &image.manifest.subject {
+            forget(&mut self.referrers, &subject.digest, digest);
+        }
+    }
+
+    /// The artifacts that name an image as their subject, by digest.
+    pub(super) fn referrers(&self, subject: &Digest) -> impl Iterator<Item = (&Digest, &Image)> {
+        let referrers = self.referrers.get(subject).into_iter().flatten();
+        referrers.filter_map(|digest| self.images.get_key_value(digest))
     }
 
     /// Deletes by digest, with all tags, or by tag, with the image where that was its last one.
@@ -195,7 +250,7 @@ impl Repository {
             if !holders.is_empty() {
                 return Err(DeleteRefused::Referenced(holders));
             }
-            self.images.remove(&target);
+            self.remove(&target);
         }
         let removed: Vec<String> = match tag {
             Some(tag) => vec![tag.to_owned()],
@@ -214,12 +269,16 @@ impl Repository {
         })
     }
 
-    fn holders(&self, child: &Digest) -> Vec<Digest> {
-        let holding = self.images.iter().filter(|(_, image)| {
-            let mut children = image.manifest.children.iter();
-            children.any(|entry| entry.digest == *child)
-        });
-        holding.map(|(digest, _)| digest.clone()).collect()
+    /// Whether an image cannot be pulled because it is in the archive, or not yet back.
+    pub(super) fn archived(&self, digest: &Digest, restore: Duration) -> bool {
+        let image = self.images.get(digest);
+        image.is_some_and(|image| image.storage.status(restore) != "ACTIVE")
+    }
+
+    /// The indexes that hold on to an image.
+    pub(super) fn holders(&self, child: &Digest) -> Vec<Digest> {
+        let holders = self.holders.get(child).into_iter().flatten();
+        holders.cloned().collect()
     }
 
     /// Whether some stored manifest of this repository names the blob.
@@ -268,6 +327,8 @@ impl Store {
             findings: BTreeMap::new(),
             forced: BTreeMap::new(),
             pace,
+            spread: Spread::default(),
+            previews: Previews::default(),
         }
     }
 
@@ -320,7 +381,7 @@ impl Store {
             return Err(PushRefused::TagImmutable(tag.clone()));
         }
         let scanned = frequency.is_some_and(|frequency| frequency != "MANUAL") || repository.scan_on_push;
-        repository.images.entry(digest.clone()).or_insert_with(|| Image {
+        repository.add(&digest, || Image {
             scan: (scanned && !manifest.is_index()).then(|| Scan {
                 by,
                 continuous: frequency_is_continuous(by, push.repository, &self.scanning.rules),
@@ -332,10 +393,14 @@ impl Store {
             manifest,
             pushed_at: Timestamp::now(),
             last_pull: None,
+            storage: Storage::default(),
         });
         if let Some(tag) = push.tag {
             repository.tags.insert(tag, digest.clone());
         }
+        let signing = self.signing.as_ref();
+        self.spread
+            .begin(push.repository, &digest, &self.replication, signing);
         Ok(digest)
     }
 
@@ -379,6 +444,15 @@ impl Store {
             format!("{}/{rest}", rule.upstream_prefix)
         };
         Some((prefix.clone(), rule.clone(), upstream))
+    }
+}
+
+fn forget(index: &mut BTreeMap<Digest, BTreeSet<Digest>>, key: &Digest, entry: &Digest) {
+    if let Some(entries) = index.get_mut(key) {
+        entries.remove(entry);
+        if entries.is_empty() {
+            index.remove(key);
+        }
     }
 }
 

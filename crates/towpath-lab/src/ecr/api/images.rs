@@ -2,11 +2,9 @@
 
 use super::super::Service;
 use super::super::pull_through::{self as cache, PullFailure};
-use super::super::scan::{counts, seconds};
-use super::super::store::{DeleteRefused, Image, Push, PushRefused, Reference, Repository, Store, is_tag};
+use super::super::store::{DeleteRefused, Image, Push, PushRefused, Reference, Repository, is_tag};
 use super::Answer;
 use super::error::ApiError;
-use super::pages::{page, with_token};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,24 +15,6 @@ use towpath_core::Digest;
 pub(super) struct ImageId {
     pub(super) image_digest: Option<String>,
     pub(super) image_tag: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Listing {
-    registry_id: Option<String>,
-    repository_name: String,
-    image_ids: Option<Vec<ImageId>>,
-    filter: Option<Filter>,
-    next_token: Option<String>,
-    max_results: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Filter {
-    tag_status: Option<String>,
-    image_status: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -56,58 +36,6 @@ pub(super) struct Put {
     image_digest: Option<String>,
 }
 
-pub(super) fn describe(service: &Service, input: Listing) -> Answer {
-    let mut store = service.store();
-    service.find(&mut store, &input.repository_name, input.registry_id.as_deref())?;
-    let store = &*store;
-    let name = &input.repository_name;
-    let Some(repository) = store.repositories.get(name) else {
-        return Ok(json!({"imageDetails": []}));
-    };
-    let detail =
-        |digest: &Digest, image: &Image| describe_one(service, store, name, repository, digest, image);
-    if let Some(ids) = input.image_ids {
-        let mut details = Vec::new();
-        for id in ids {
-            let digest = id.find(repository).ok_or_else(|| not_found(service, name, &id))?;
-            if let Some(image) = repository.images.get(&digest) {
-                details.push(detail(&digest, image));
-            }
-        }
-        return Ok(json!({"imageDetails": details}));
-    }
-    let filter = input.filter.unwrap_or_default();
-    let images = repository.images.iter();
-    let items = images
-        .filter(|(digest, _)| filter.admits(!repository.tags_of(digest).is_empty()))
-        .map(|(digest, image)| (digest.to_string(), detail(digest, image)))
-        .collect();
-    let (details, next) = page(items, input.max_results, input.next_token.as_deref())?;
-    Ok(with_token(json!({"imageDetails": details}), next))
-}
-
-pub(super) fn list(service: &Service, input: Listing) -> Answer {
-    let mut store = service.store();
-    let repository = service.find(&mut store, &input.repository_name, input.registry_id.as_deref())?;
-    let filter = input.filter.unwrap_or_default();
-    let mut items = Vec::new();
-    for digest in repository.images.keys() {
-        let tags = repository.tags_of(digest);
-        if filter.admits(!tags.is_empty()) {
-            if tags.is_empty() {
-                items.push((digest.to_string(), json!({"imageDigest": digest.as_str()})));
-            }
-            // One entry for each tag.
-            for tag in tags {
-                let id = json!({"imageDigest": digest.as_str(), "imageTag": tag});
-                items.push((format!("{digest} {tag}"), id));
-            }
-        }
-    }
-    let (ids, next) = page(items, input.max_results, input.next_token.as_deref())?;
-    Ok(with_token(json!({"imageIds": ids}), next))
-}
-
 pub(super) async fn batch_get(service: &Service, input: Batch) -> Answer {
     check_count(&input.image_ids)?;
     let name = &input.repository_name;
@@ -120,6 +48,7 @@ pub(super) async fn batch_get(service: &Service, input: Batch) -> Answer {
         };
         upstream_failures.push(outcome.err());
     }
+    let restore = service.restore();
     let mut store = service.store();
     // Without a repository there is no list of failures to put this into.
     if !store.repositories.contains_key(name)
@@ -137,6 +66,7 @@ pub(super) async fn batch_get(service: &Service, input: Batch) -> Answer {
             (Ok(()), Some(PullFailure::Unavailable(_))) => "UpstreamUnavailable",
             (Ok(()), Some(PullFailure::NotFound)) => "ImageNotFound",
             (Ok(()), None) => match id.find(repository) {
+                Some(digest) if repository.archived(&digest, restore) => "ImageInaccessible",
                 Some(digest) => {
                     if let Some(image) = repository.images.get_mut(&digest) {
                         image.last_pull = Some(Timestamp::now());
@@ -251,7 +181,7 @@ impl ImageId {
         }
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         match (&self.image_digest, &self.image_tag) {
             (None, None) => Err("MissingDigestAndTag"),
             (Some(digest), _) if digest.parse::<Digest>().is_err() => Err("InvalidImageDigest"),
@@ -280,18 +210,6 @@ impl ImageId {
     }
 }
 
-impl Filter {
-    fn admits(&self, tagged: bool) -> bool {
-        let by_tag = match self.tag_status.as_deref() {
-            Some("TAGGED") => tagged,
-            Some("UNTAGGED") => !tagged,
-            _ => true,
-        };
-        // Nothing is ever archived here.
-        by_tag && matches!(self.image_status.as_deref(), None | Some("ACTIVE" | "ANY"))
-    }
-}
-
 pub(super) fn not_found(service: &Service, name: &str, id: &ImageId) -> ApiError {
     ApiError::new(
         "ImageNotFoundException",
@@ -302,50 +220,6 @@ pub(super) fn not_found(service: &Service, name: &str, id: &ImageId) -> ApiError
             service.config.account
         ),
     )
-}
-
-fn describe_one(
-    service: &Service,
-    store: &Store,
-    name: &str,
-    repository: &Repository,
-    digest: &Digest,
-    image: &Image,
-) -> Value {
-    let mut detail = json!({
-        "registryId": service.config.account,
-        "repositoryName": name,
-        "imageDigest": digest.as_str(),
-        "imageSizeInBytes": image.manifest.image_size(image.bytes.len()),
-        "imagePushedAt": seconds(image.pushed_at),
-        "imageManifestMediaType": image.manifest.media_type,
-        "imageStatus": "ACTIVE",
-    });
-    let tags = repository.tags_of(digest);
-    if !tags.is_empty() {
-        detail["imageTags"] = json!(tags);
-    }
-    if let Some(kind) = image.manifest.artifact_type() {
-        detail["artifactMediaType"] = json!(kind);
-    }
-    if let Some(subject) = &image.manifest.subject {
-        detail["subjectManifestDigest"] = json!(subject.digest.as_str());
-    }
-    if let Some(pulled) = image.last_pull {
-        detail["lastRecordedPullTime"] = seconds(pulled);
-    }
-    if let Some(view) = image.scan.as_ref().and_then(|scan| scan.view(store.pace)) {
-        let status = store.forced_status(name, digest).cloned().unwrap_or(view.status);
-        detail["imageScanStatus"] = json!({"status": status, "description": view.description});
-        if let Some(completed) = view.completed_at.filter(|_| view.findings_visible) {
-            detail["imageScanFindingsSummary"] = json!({
-                "imageScanCompletedAt": seconds(completed),
-                "vulnerabilitySourceUpdatedAt": seconds(completed),
-                "findingSeverityCounts": counts(store.findings_of(name, digest)),
-            });
-        }
-    }
-    detail
 }
 
 fn image_answer(service: &Service, name: &str, tag: Option<&str>, digest: &Digest, image: &Image) -> Value {
@@ -373,7 +247,7 @@ fn upstream_error(failure: &PullFailure) -> ApiError {
     ApiError::new("UnableToGetUpstreamImageException", message)
 }
 
-fn check_count(ids: &[ImageId]) -> Result<(), ApiError> {
+pub(super) fn check_count(ids: &[ImageId]) -> Result<(), ApiError> {
     if (1..=100).contains(&ids.len()) {
         Ok(())
     } else {
@@ -407,6 +281,7 @@ fn reason(code: &str) -> &'static str {
         "ImageTagDoesNotMatchDigest" => "The image tag does not match the image digest",
         "UpstreamTooManyRequests" => "The upstream registry is throttling requests",
         "UpstreamAccessDenied" => "The upstream registry denied access to the image",
+        "ImageInaccessible" => "The image is archived: restore it before it is pulled",
         "UpstreamUnavailable" => "The upstream registry is unavailable",
         _ => "Requested image not found",
     }

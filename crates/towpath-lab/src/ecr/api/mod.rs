@@ -3,8 +3,11 @@
 //! Shapes, errors and constraints follow the service's public model. Every request has to be signed.
 
 mod error;
+mod image_status;
 mod images;
 mod layers;
+mod lifecycle;
+mod listing;
 mod pages;
 mod policies;
 mod pull_through;
@@ -16,7 +19,7 @@ mod signing;
 mod tags;
 mod templates;
 
-pub(super) use replication::ReplicationConfiguration;
+pub(super) use replication::{Destination, ReplicationConfiguration};
 pub(super) use signing::SigningConfiguration;
 
 use super::Service;
@@ -106,6 +109,7 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "CreatePullThroughCacheRule" => pull_through::create(service, read(body)?),
         "CreateRepository" => repositories::create(service, read(body)?),
         "CreateRepositoryCreationTemplate" => templates::create(service, read(body)?),
+        "DeleteLifecyclePolicy" => lifecycle::delete(service, read(body)?),
         "DeletePullThroughCacheRule" => pull_through::delete(service, read(body)?),
         "DeleteRegistryPolicy" => policies::delete_registry(service),
         "DeleteRepository" => repositories::delete(service, read(body)?),
@@ -113,8 +117,10 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "DeleteRepositoryPolicy" => policies::delete(service, read(body)?),
         "DeleteSigningConfiguration" => signing::delete(service),
         "DeregisterPullTimeUpdateExclusion" => signing::deregister(service, read(body)?),
-        "DescribeImages" => images::describe(service, read(body)?),
+        "DescribeImageReplicationStatus" => image_status::replication(service, read(body)?),
+        "DescribeImages" => listing::describe(service, read(body)?),
         "DescribeImageScanFindings" => scanning::describe_findings(service, read(body)?),
+        "DescribeImageSigningStatus" => image_status::signing(service, read(body)?),
         "DescribePullThroughCacheRules" => pull_through::describe(service, read(body)?),
         "DescribeRegistry" => Ok(replication::describe_registry(service)),
         "DescribeRepositories" => repositories::describe(service, read(body)?),
@@ -127,14 +133,18 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "GetRepositoryPolicy" => policies::get(service, read(body)?),
         "GetSigningConfiguration" => signing::get(service),
         "InitiateLayerUpload" => layers::initiate_upload(service, read(body)?),
-        "ListImages" => images::list(service, read(body)?),
         "ListPullTimeUpdateExclusions" => signing::list(service, read(body)?),
         "ListTagsForResource" => tags::list(service, read(body)?),
+        "GetLifecyclePolicy" => lifecycle::get(service, read(body)?),
+        "GetLifecyclePolicyPreview" => lifecycle::preview(service, read(body)?),
+        "ListImageReferrers" => listing::referrers(service, read(body)?),
+        "ListImages" => listing::list(service, read(body)?),
         "PutAccountSetting" => registry::put_account_setting(service, read(body)?),
         "PutImage" => images::put(service, read(body)?),
         "PutImageScanningConfiguration" => repositories::put_scanning(service, read(body)?),
         "PutImageTagMutability" => repositories::put_mutability(service, read(body)?),
         "PutRegistryPolicy" => policies::put_registry(service, read(body)?),
+        "PutLifecyclePolicy" => lifecycle::put(service, read(body)?),
         "PutRegistryScanningConfiguration" => scanning::put_configuration(service, read(body)?),
         "PutReplicationConfiguration" => replication::put(service, read(body)?),
         "PutSigningConfiguration" => signing::put(service, read(body)?),
@@ -143,6 +153,8 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "StartImageScan" => scanning::start(service, read(body)?),
         "TagResource" => tags::tag(service, read(body)?),
         "UntagResource" => tags::untag(service, read(body)?),
+        "StartLifecyclePolicyPreview" => lifecycle::start_preview(service, read(body)?),
+        "UpdateImageStorageClass" => image_status::update_storage_class(service, read(body)?),
         "UpdatePullThroughCacheRule" => pull_through::update(service, read(body)?),
         "UpdateRepositoryCreationTemplate" => templates::update(service, read(body)?),
         "UploadLayerPart" => layers::upload_part(service, read(body)?).await,

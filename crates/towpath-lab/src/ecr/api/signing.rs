@@ -2,13 +2,14 @@
 
 use super::super::Service;
 use super::super::scan::seconds;
-use super::super::store::is_repository_name;
+use super::super::store::{is_repository_name, matches};
 use super::Answer;
 use super::error::ApiError;
 use super::pages::{page, with_token};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +49,18 @@ pub(super) struct Principal {
 pub(super) struct List {
     next_token: Option<String>,
     max_results: Option<i64>,
+}
+
+impl SigningConfiguration {
+    /// The profiles that sign what is pushed to a repository.
+    pub(in super::super) fn profiles(&self, repository: &str) -> Vec<String> {
+        let rules = self.rules.iter().filter(|rule| match &rule.repository_filters {
+            None => true,
+            Some(filters) => filters.iter().any(|filter| matches(&filter.filter, repository)),
+        });
+        let profiles: BTreeSet<&String> = rules.map(|rule| &rule.signing_profile_arn).collect();
+        profiles.into_iter().cloned().collect()
+    }
 }
 
 pub(super) fn put(service: &Service, input: Put) -> Answer {

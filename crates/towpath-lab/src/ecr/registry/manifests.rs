@@ -29,12 +29,17 @@ pub(super) async fn get(
     };
     let reference = Reference::parse(reference).ok_or_else(unknown)?;
     service.pull_through(name, &reference).await?;
+    let restore = service.restore();
     let mut store = service.store();
     let repository = store
         .repositories
         .get_mut(name)
         .ok_or_else(|| service.no_repository(name))?;
     let digest = repository.resolve(&reference).ok_or_else(unknown)?;
+    // An archived image is not found, as the user guide has it.
+    if repository.archived(&digest, restore) {
+        return Err(unknown());
+    }
     let image = repository.images.get_mut(&digest).ok_or_else(unknown)?;
     if *method == Method::GET {
         image.last_pull = Some(Timestamp::now());
