@@ -1,7 +1,7 @@
 //! Counting requests: a client says [`sent`] for each request that goes on the wire, whoever asked can [`count`] them.
 //!
 //! The count follows the task, not the client, so that one shared client serves many flows and each step still
-//! knows what it cost. A spawned task counts on its own unless it is wrapped again.
+//! knows what it cost. A spawned task counts on its own unless it is [`carried`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -41,6 +41,12 @@ pub async fn count<F: Future>(future: F) -> (F::Output, u64) {
     (output, counter.load(Ordering::Relaxed))
 }
 
+/// Has a future count for whoever counts here and now, wherever it is run: for work that is spawned for a caller.
+pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let counters = COUNTERS.try_with(Clone::clone).unwrap_or_default();
+    COUNTERS.scope(counters, future)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +60,15 @@ mod tests {
         .await;
         assert_eq!((inner, outer), (1, 2));
         sent();
+    }
+
+    #[tokio::test]
+    async fn spawned_work_counts_for_its_caller_where_it_is_carried() {
+        let (_, counted) = count(async {
+            tokio::spawn(async { sent() }).await.unwrap();
+            tokio::spawn(carried(async { sent() })).await.unwrap();
+        })
+        .await;
+        assert_eq!(counted, 1);
     }
 }

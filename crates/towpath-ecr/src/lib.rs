@@ -1,20 +1,27 @@
 #![doc = include_str!("../README.md")]
 
 mod assemble;
+mod batch;
 mod client;
 mod config;
 mod element;
 mod error;
+mod images;
 mod import;
 mod json;
 pub mod oci;
+mod pages;
 mod platform;
 mod rules;
 mod scanning;
 mod token;
 
+pub use batch::{Batch, BatchFailure, FailureCode, ImageManifest, LayerAvailability, LayerState};
 pub use client::Ecr;
 pub use config::EcrConfig;
+pub use images::{
+    Described, ImageFilter, ImageId, ImageKey, ImageStatus, Referrer, ReferrerFilter, StoredImage,
+};
 pub use rules::CacheRule;
 pub use scanning::ManifestScan;
 pub use towpath_core::{
