@@ -7,92 +7,18 @@
     reason = "a test fails by panicking"
 )]
 
-use axum::Router;
+#[path = "support/serve.rs"]
+mod serve;
+
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use futures_util::{StreamExt, TryStreamExt};
-use std::net::SocketAddr;
+use serve::{Canary, Nobody, Seen, client, client_with, reply, repository, serve};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use towpath_ecr::oci::{Blob, BlobSource, OciClient, OciSettings, Pushed, RegistryCredentials};
-use towpath_ecr::{Digest, ImageRef, RegistryHost, Result, Secret};
-
-/// What a server saw: method, path with query, headers, and how many bytes of the body.
-type Seen = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
-
-/// Serves with a function of the request, its body up to where it broke, and how many came before.
-async fn serve<F>(answer: F) -> (SocketAddr, Seen)
-where
-    F: Fn(&Method, &str, &HeaderMap, &Bytes) -> Response + Clone + Send + Sync + 'static,
-{
-    let seen = Seen::default();
-    let app = Router::new()
-        .fallback(move |State(seen): State<Seen>, request: Request| {
-            let answer = answer.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let mut bytes = Vec::new();
-                let mut body = body.into_data_stream();
-                while let Some(Ok(piece)) = body.next().await {
-                    bytes.extend_from_slice(&piece);
-                }
-                let (path, bytes) = (head.uri.to_string(), Bytes::from(bytes));
-                let reply = answer(&head.method, &path, &head.headers, &bytes);
-                seen.lock()
-                    .unwrap()
-                    .push((head.method, path, head.headers, bytes));
-                reply
-            }
-        })
-        .with_state(Arc::clone(&seen));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    (address, seen)
-}
-
-/// Gives the canary to every registry that asks.
-#[derive(Debug)]
-struct Canary;
-
-#[async_trait::async_trait]
-impl RegistryCredentials for Canary {
-    async fn basic(&self, _registry: &RegistryHost, _refused: Option<&Secret>) -> Result<Option<Secret>> {
-        Ok(Some(Secret::new("Y2FuYXJ5OmNhbmFyeQ==")))
-    }
-}
-
-#[derive(Debug)]
-struct Nobody;
-
-#[async_trait::async_trait]
-impl RegistryCredentials for Nobody {
-    async fn basic(&self, _registry: &RegistryHost, _refused: Option<&Secret>) -> Result<Option<Secret>> {
-        Ok(None)
-    }
-}
-
-fn client(credentials: impl RegistryCredentials + 'static) -> OciClient {
-    let mut settings = OciSettings::default();
-    settings.first_pause = Duration::from_millis(1);
-    settings.longest_pause = Duration::from_millis(4);
-    settings.idle_timeout = Duration::from_secs(20);
-    OciClient::new("the registry", Arc::new(credentials), settings).unwrap()
-}
-
-fn repository(address: SocketAddr) -> ImageRef {
-    format!("{address}/shop/web").parse().unwrap()
-}
-
-fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
-    let mut response = Response::builder().status(status);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    response.body(body.into()).unwrap()
-}
+use towpath_ecr::Digest;
+use towpath_ecr::oci::{Blob, BlobSource, OciClient, OciSettings, Pushed};
 
 fn credentials_seen(seen: &Seen) -> usize {
     let seen = seen.lock().unwrap();
@@ -435,4 +361,94 @@ async fn an_identical_digest_on_an_immutable_tag_is_success_even_when_looks_race
         .put_tag(&repository(address), &tag, &manifest)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_goes_in_parts_where_it_should() {
+    let content: Vec<u8> = (0..25_000_u32).flat_map(u32::to_le_bytes).collect();
+    let blob = Blob::from_bytes(content.clone());
+    // What is set, what the registry wants at least, and the parts that follow from both.
+    for (chunk, least, parts) in [
+        (40_000, "", vec![40_000, 40_000, 20_000]),
+        (40_000, "60000", vec![60_000, 40_000]),
+        (100_000, "", vec![]),
+    ] {
+        let (address, seen) = serve(move |method, _, _, _| match method.as_str() {
+            "HEAD" => reply(404, &[], ""),
+            "POST" => reply(
+                202,
+                &[("location", "/up/7?a=b"), ("oci-chunk-min-length", least)],
+                "",
+            ),
+            // As Amazon ECR does it: 201, and the same place for the whole session.
+            "PATCH" => reply(201, &[], ""),
+            "PUT" => reply(201, &[], ""),
+            _ => reply(400, &[], ""),
+        })
+        .await;
+        let client = client_with(Nobody, |settings| settings.chunk = Some(chunk));
+        client.push_blob(&repository(address), &blob).await.unwrap();
+        let seen = seen.lock().unwrap();
+        let patches: Vec<_> = seen
+            .iter()
+            .filter(|(method, ..)| *method == Method::PATCH)
+            .collect();
+        let sizes: Vec<usize> = patches.iter().map(|(_, _, _, body)| body.len()).collect();
+        assert_eq!(sizes, parts);
+        let mut all: Vec<u8> = patches.iter().flat_map(|(_, _, _, body)| body.to_vec()).collect();
+        let mut at = 0;
+        for (_, _, headers, body) in patches {
+            assert_eq!(headers["content-range"], format!("{at}-{}", at + body.len() - 1));
+            at += body.len();
+        }
+        let (method, path, _, body) = seen.last().unwrap();
+        assert!(
+            *method == Method::PUT && path.starts_with("/up/7?a=b&digest=sha256%3A"),
+            "{path}"
+        );
+        all.extend_from_slice(body);
+        assert_eq!(all, content);
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_is_taken_in_part_goes_on_there() {
+    let content: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
+    let (address, seen) = serve(move |method, _, headers, _| match method.as_str() {
+        "HEAD" => reply(404, &[], ""),
+        "POST" => reply(202, &[("location", "/up/7")], ""),
+        "PATCH" if headers["content-range"] == "0-29999" => {
+            reply(202, &[("location", "/up/7"), ("range", "0-9999")], "")
+        }
+        "PATCH" => reply(202, &[("location", "/up/7")], ""),
+        "PUT" => reply(201, &[], ""),
+        _ => reply(400, &[], ""),
+    })
+    .await;
+    let client = client_with(Nobody, |settings| settings.chunk = Some(30_000));
+    client
+        .push_blob(&repository(address), &Blob::from_bytes(content))
+        .await
+        .unwrap();
+    let seen = seen.lock().unwrap();
+    let ranges: Vec<&str> = seen
+        .iter()
+        .filter_map(|(_, _, headers, _)| headers.get("content-range")?.to_str().ok())
+        .collect();
+    assert_eq!(ranges, ["0-29999", "10000-39999"]);
+}
+
+#[tokio::test]
+async fn a_front_that_takes_no_large_body_is_explained() {
+    let (address, _) = serve(|method, _, _, _| match method.as_str() {
+        "HEAD" => reply(404, &[], ""),
+        "POST" => reply(202, &[("location", "/up/7")], ""),
+        _ => reply(413, &[], "<html>too large</html>"),
+    })
+    .await;
+    let error = client(Nobody)
+        .push_blob(&repository(address), &Blob::from_bytes("x"))
+        .await
+        .unwrap_err();
+    assert!(error.advice().unwrap().contains("OciSettings::chunk"), "{error}");
 }

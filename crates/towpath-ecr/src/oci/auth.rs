@@ -1,11 +1,14 @@
-//! Credentials: Basic for registries that the caller has some for, else the anonymous Bearer token of a challenge
+//! Credentials: Basic where the caller has some for the registry, or the Bearer token that its challenge leads to
 //! (*Distribution registry token authentication*).
 
+use super::challenge::TokenServer;
 use super::{OciClient, origin, transport};
 use async_trait::async_trait;
 use http::HeaderValue;
-use http::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use towpath_core::{RegistryHost, Secret};
@@ -57,11 +60,46 @@ impl Scope {
     }
 }
 
+/// The tokens of token servers, by registry and scope.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    /// Whom each registry leads to, once it has said so: no need to be refused once more for the next repository.
+    servers: Mutex<HashMap<RegistryHost, TokenServer>>,
+    /// Held while a token is fetched, so that all who need the same one wait for it.
+    slots: Mutex<HashMap<String, Slot>>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Bearer>>>;
+
+/// More scopes than this, and those that nobody uses are forgotten.
+const MOST_SLOTS: usize = 1_000;
+
 /// A token of a token server.
-#[derive(Debug)]
-pub(super) struct Bearer {
+#[derive(Clone, Debug)]
+struct Bearer {
     token: Secret,
     until: Instant,
+}
+
+impl Tokens {
+    fn server(&self, registry: &RegistryHost) -> Option<TokenServer> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.get(registry).cloned()
+    }
+
+    fn note(&self, registry: &RegistryHost, server: &TokenServer) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(registry.clone(), server.clone());
+    }
+
+    fn slot(&self, registry: &RegistryHost, scope: &Scope) -> Slot {
+        let key = format!("{registry} {}", scope.words().join(" "));
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MOST_SLOTS && !slots.contains_key(&key) {
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(slots.entry(key).or_default())
+    }
 }
 
 /// What a request carries.
@@ -86,10 +124,6 @@ impl Authorization {
     }
 }
 
-fn key(registry: &RegistryHost, scope: &Scope) -> String {
-    format!("{registry} {}", scope.words().join(" "))
-}
-
 impl OciClient {
     /// What a request to `url` carries; nothing where that is not the registry's own origin.
     pub(super) async fn authorization(
@@ -101,14 +135,12 @@ impl OciClient {
         if !origin::same(url, &self.base(registry)?) {
             return Ok(None);
         }
-        if let Some(basic) = self.inner.credentials.basic(registry, None).await? {
-            return Ok(Some(Authorization::Basic(basic)));
+        if let Some(server) = self.inner.tokens.server(registry) {
+            let token = self.token(registry, scope, &server, None).await?;
+            return Ok(Some(Authorization::Bearer(token)));
         }
-        let bearers = self.inner.bearers.lock().await;
-        Ok(bearers
-            .get(&key(registry, scope))
-            .filter(|bearer| bearer.until > Instant::now())
-            .map(|bearer| Authorization::Bearer(bearer.token.clone())))
+        let basic = self.inner.credentials.basic(registry, None).await?;
+        Ok(basic.map(Authorization::Basic))
     }
 
     /// Obtains what the registry's refusal asks for. `false` where there is nothing to obtain.
@@ -119,66 +151,98 @@ impl OciClient {
         refused: Option<&Authorization>,
         headers: &HeaderMap,
     ) -> Result<bool> {
-        let basic = match refused {
-            Some(Authorization::Basic(basic)) => Some(basic),
-            _ => None,
+        let challenged = TokenServer::of(headers);
+        let server = match refused {
+            // A token that ran out may be refused without a word of where to get another.
+            Some(Authorization::Bearer(_)) => challenged.or_else(|| self.inner.tokens.server(registry)),
+            _ => challenged,
         };
-        if let Some(challenge) = headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .find_map(|value| Challenge::bearer(value.to_str().ok()?))
-        {
-            let bearer = self.fetch_bearer(registry, scope, &challenge).await?;
-            self.inner
-                .bearers
-                .lock()
-                .await
-                .insert(key(registry, scope), bearer);
-            // Where there is a Basic credential too, it would win over the token.
-            return Ok(basic.is_none());
+        if let Some(server) = server {
+            let refused = match refused {
+                Some(Authorization::Bearer(token)) => Some(token),
+                _ => None,
+            };
+            self.token(registry, scope, &server, refused).await?;
+            self.inner.tokens.note(registry, &server);
+            return Ok(true);
         }
-        match basic {
-            Some(basic) => Ok(self
-                .inner
-                .credentials
-                .basic(registry, Some(basic))
-                .await?
-                .is_some()),
-            None => Ok(false),
+        match refused {
+            Some(Authorization::Basic(basic)) => {
+                let renewed = self.inner.credentials.basic(registry, Some(basic)).await?;
+                Ok(renewed.is_some())
+            }
+            _ => Ok(false),
         }
     }
 
-    async fn fetch_bearer(
+    /// The token for a scope, fetched where there is none that is good and not the refused one.
+    async fn token(
         &self,
         registry: &RegistryHost,
         scope: &Scope,
-        challenge: &Challenge,
-    ) -> Result<Bearer> {
-        let refuse = |kind| Error::new(kind, self.service(), "get a token for", registry);
+        server: &TokenServer,
+        refused: Option<&Secret>,
+    ) -> Result<Secret> {
+        let slot = self.inner.tokens.slot(registry, scope);
+        let mut slot = slot.lock().await;
+        let good = slot.as_ref().filter(|bearer| {
+            bearer.until > Instant::now()
+                && refused.is_none_or(|refused| refused.expose() != bearer.token.expose())
+        });
+        if let Some(bearer) = good {
+            return Ok(bearer.token.clone());
+        }
+        // Boxed, because a request may need a token, and fetching one is a request.
+        let bearer = Box::pin(self.fetch(registry, scope, server)).await?;
+        Ok(slot.insert(bearer).token.clone())
+    }
+
+    async fn fetch(&self, registry: &RegistryHost, scope: &Scope, server: &TokenServer) -> Result<Bearer> {
+        const ATTEMPTED: &str = "get a token for";
+        let refuse = |kind| Error::new(kind, self.service(), ATTEMPTED, registry);
         let base = self.base(registry)?;
-        let mut url = Url::parse(&challenge.realm)
+        let mut url = Url::parse(&server.realm)
             .ok()
             .filter(|realm| origin::may_lead(&base, realm))
             .ok_or_else(|| {
                 refuse(ErrorKind::Protocol)
-                    .because(format!("its token server {:?} is not https", challenge.realm))
+                    .because(format!("its token server {:?} is not https", server.realm))
             })?;
         {
             let mut query = url.query_pairs_mut();
-            if let Some(service) = &challenge.service {
+            if let Some(service) = &server.service {
                 query.append_pair("service", service);
             }
             for word in scope.words() {
                 query.append_pair("scope", &word);
             }
         }
-        // No credential is sent: the ones the client has are for registries, not for whom a registry names.
-        let reply = self.send(&transport::Request::token(registry, url)).await?;
+        // The credentials are for the registry. A token server sees them where it is one with the registry, or where
+        // the caller has said that the two belong together; not because the registry says so.
+        let named = self.settings().token_servers.get(registry);
+        let trusted = origin::same(&url, &base) || named.is_some_and(|named| origin::same(&url, named));
+        let basic = self.inner.credentials.basic(registry, None).await?;
+        let withheld = basic.is_some() && !trusted;
+        let mut request = transport::Request::token(registry, url);
+        if let Some(basic) = basic.filter(|_| trusted)
+            && !Authorization::Basic(basic).add_to(&mut request.headers)
+        {
+            return Err(refuse(ErrorKind::Invalid)
+                .because("the credentials have characters that no header can carry"));
+        }
+        let reply = self.send(&request).await?;
         if !reply.status.is_success() {
-            return Err(reply.refuse(self.service(), "get a token for", registry.as_str()));
+            let error = reply.refuse(self.service(), ATTEMPTED, registry.as_str());
+            return Err(match withheld {
+                true => error.advise(
+                    "its token server is on another host, so it was not given the credentials; name it in \
+                     OciSettings::token_servers if it may have them",
+                ),
+                false => error,
+            });
         }
         let body = reply.bytes(64 * 1024, self.settings().idle_timeout).await;
-        let body = body.map_err(|error| error.at(self.service(), "get a token for", registry.as_str()))?;
+        let body = body.map_err(|error| error.at(self.service(), ATTEMPTED, registry.as_str()))?;
         let answer: TokenAnswer = serde_json::from_slice(&body)
             .map_err(|_| refuse(ErrorKind::Protocol).because("the token server's answer is not a token"))?;
         let token = answer
@@ -201,94 +265,4 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
-}
-
-/// The Bearer challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1).
-#[derive(Debug, PartialEq, Eq)]
-struct Challenge {
-    realm: String,
-    service: Option<String>,
-}
-
-impl Challenge {
-    fn bearer(header: &str) -> Option<Self> {
-        let (scheme, rest) = header.trim().split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let (mut realm, mut service) = (None, None);
-        for (name, value) in parameters(rest) {
-            match name.to_ascii_lowercase().as_str() {
-                "realm" => realm = Some(value),
-                "service" => service = Some(value),
-                _ => {}
-            }
-        }
-        Some(Self {
-            realm: realm?,
-            service,
-        })
-    }
-}
-
-/// `a="x, y", b=z` as pairs; what does not fit the grammar ends the list.
-fn parameters(text: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim_start_matches([' ', ',']);
-    while let Some((name, after)) = rest.split_once('=') {
-        let mut value = String::new();
-        let mut end = after.len();
-        if let Some(quoted) = after.strip_prefix('"') {
-            let mut escaped = false;
-            for (at, c) in quoted.char_indices() {
-                match c {
-                    _ if escaped => {
-                        value.push(c);
-                        escaped = false;
-                    }
-                    '\\' => escaped = true,
-                    '"' => {
-                        end = at + 2;
-                        break;
-                    }
-                    _ => value.push(c),
-                }
-            }
-        } else {
-            end = after.find([',', ' ']).unwrap_or(after.len());
-            after[..end].clone_into(&mut value);
-        }
-        pairs.push((name.trim().to_owned(), value));
-        rest = after[end..].trim_start_matches([' ', ',']);
-    }
-    pairs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn challenges_are_read() {
-        let read = Challenge::bearer(
-            r#"bearer realm="https://auth.example/token?a=1,2" , service="reg \"x\"",scope=repository:a:pull"#,
-        );
-        assert_eq!(
-            read,
-            Some(Challenge {
-                realm: "https://auth.example/token?a=1,2".into(),
-                service: Some("reg \"x\"".into()),
-            })
-        );
-        assert_eq!(Challenge::bearer(r#"Basic realm="https://x/""#), None);
-        assert_eq!(Challenge::bearer("Bearer service=x"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_header_panics(text in ".*|Bearer .*|Bearer [a-z]{1,3}=\"?[\\\\\"a-zé,= ]{0,20}") {
-            let _ = Challenge::bearer(&text);
-        }
-    }
 }

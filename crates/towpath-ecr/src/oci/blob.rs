@@ -1,7 +1,7 @@
 //! Blobs: whether they are there, where their bytes come from, and reading them with digest and size verified.
 
 use super::transport::{Reply, Request, chunk};
-use super::{OciClient, Repository};
+use super::{OciClient, PROGRESS, Repository};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -292,9 +292,6 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
     let (first, _) = range.strip_prefix("bytes")?.trim_start().split_once('-')?;
     first.parse().ok()
 }
-
-/// Progress that makes up for a cut: less of it, and a server that drips would be asked for ever.
-const PROGRESS: u64 = 1 << 20;
 
 /// Reads a blob, and asks for the rest where the connection breaks.
 struct Reader {

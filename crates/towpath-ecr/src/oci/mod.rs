@@ -3,8 +3,10 @@
 
 mod auth;
 mod blob;
+mod challenge;
 pub(crate) mod copy;
 mod error;
+mod feed;
 mod manifest;
 pub(crate) mod origin;
 mod referrers;
@@ -20,7 +22,7 @@ pub use oci_spec::image::Descriptor;
 pub use source::{ImageSink, ImageSource, Reference, Repository};
 pub use upload::Pushed;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use towpath_core::RegistryHost;
@@ -43,9 +45,16 @@ pub struct OciSettings {
     pub idle_timeout: Duration,
     /// How many blobs travel at once.
     pub parallel: usize,
+    /// The most bytes of a blob that go in one request; a registry that wants larger parts gets them. Without it a blob
+    /// goes in one request, whatever its size, which is the fewest requests; some proxies before registries refuse that.
+    pub chunk: Option<u64>,
     /// Where a registry is really reached, for mirrors and tests. Others are at `https://HOST`, or `http://HOST` on
     /// this machine.
     pub endpoints: BTreeMap<RegistryHost, Url>,
+    /// The token server of a registry whose tokens come from another host, such as `https://auth.docker.io/` for
+    /// `docker.io`, which is there from the start. A registry's credentials go to its own origin and to this one; a
+    /// token server that only the registry names is asked without them.
+    pub token_servers: BTreeMap<RegistryHost, Url>,
 }
 
 impl Default for OciSettings {
@@ -57,10 +66,27 @@ impl Default for OciSettings {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             parallel: 4,
+            chunk: None,
             endpoints: BTreeMap::new(),
+            token_servers: docker_hub(),
         }
     }
 }
+
+/// Docker Hub's registry and its token server.
+fn docker_hub() -> BTreeMap<RegistryHost, Url> {
+    let pair = (
+        RegistryHost::new("docker.io"),
+        Url::parse("https://auth.docker.io/"),
+    );
+    match pair {
+        (Ok(registry), Ok(server)) => BTreeMap::from([(registry, server)]),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// Progress that makes up for a cut: with less, a peer that drips would be asked for ever.
+const PROGRESS: u64 = 1 << 20;
 
 /// A client for any number of registries. Cheap to clone; clones share connections and tokens.
 ///
@@ -77,7 +103,7 @@ struct Inner {
     settings: OciSettings,
     service: &'static str,
     credentials: Arc<dyn RegistryCredentials>,
-    bearers: tokio::sync::Mutex<HashMap<String, auth::Bearer>>,
+    tokens: auth::Tokens,
 }
 
 impl OciClient {
@@ -91,7 +117,7 @@ impl OciClient {
         settings: OciSettings,
     ) -> Result<Self> {
         let refuse = |subject: &str| Error::new(ErrorKind::Invalid, service, "use the endpoint", subject);
-        for url in settings.endpoints.values() {
+        for url in settings.endpoints.values().chain(settings.token_servers.values()) {
             if !origin::is_secure(url) {
                 return Err(refuse(url.as_str())
                     .because("credentials and images travel over https, except on this machine"));
@@ -109,7 +135,7 @@ impl OciClient {
                 settings,
                 service,
                 credentials,
-                bearers: tokio::sync::Mutex::default(),
+                tokens: auth::Tokens::default(),
             }),
         })
     }

@@ -2,7 +2,8 @@
 
 use super::auth::{Authorization, Scope};
 use super::error::{Cut, Refusal};
-use super::{Blob, OciClient, origin};
+use super::feed::Feed;
+use super::{OciClient, origin};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION, RETRY_AFTER};
@@ -38,7 +39,7 @@ pub(super) enum Payload<'a> {
     Bytes(Bytes),
     /// `length` bytes of a blob from `offset`.
     Blob {
-        blob: &'a Blob,
+        feed: &'a Feed,
         offset: u64,
         length: u64,
     },
@@ -113,7 +114,7 @@ impl Reply {
     }
 
     fn is_passing(&self) -> bool {
-        matches!(self.status.as_u16(), 429 | 500 | 502 | 503 | 504)
+        matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
     }
 
     /// `Retry-After` in seconds, or until its date (RFC 9110 §10.2.3).
@@ -286,9 +287,9 @@ impl OciClient {
             }
             Payload::Empty => builder,
             Payload::Bytes(bytes) => builder.body(bytes.clone()),
-            Payload::Blob { blob, offset, length } => {
+            Payload::Blob { feed, offset, length } => {
                 let (moved, failed) = (Arc::clone(&moved), Arc::clone(&failed));
-                let stream = blob.to_push(*offset).await.map_err(Cut::Own)?;
+                let stream = feed.portion(*offset, *length).await.map_err(Cut::Own)?;
                 let stream = stream.map(move |piece| {
                     moved.fetch_add(1, Ordering::Relaxed);
                     piece.map_err(|error| {
@@ -326,9 +327,8 @@ impl OciClient {
         };
         if status.is_client_error() || status.is_server_error() {
             // The status says enough where the text behind it is cut or endless.
-            let text = read_all(reply.body.take(), LONGEST_REFUSAL, idle)
-                .await
-                .unwrap_or_default();
+            let text = tokio::time::timeout(idle, read_all(reply.body.take(), LONGEST_REFUSAL, idle));
+            let text = text.await.ok().and_then(Result::ok).unwrap_or_default();
             reply.refusal = Refusal::read(&text);
         }
         Ok(reply)

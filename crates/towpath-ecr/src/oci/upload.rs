@@ -1,9 +1,11 @@
-//! Pushing a blob: skipped where it is there, mounted where the registry can, else sent in one request that streams,
-//! and carried on from where the registry says it was cut.
+//! Pushing a blob: skipped where it is there, mounted where the registry can, else sent in one request that streams or
+//! in several, and carried on from where the registry says it was cut (*OCI Distribution Specification*, "Pushing
+//! blobs").
 
+use super::feed::Feed;
 use super::transport::{Payload, Reply, Request};
-use super::{Blob, BlobSource, OciClient, origin};
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
+use super::{Blob, BlobSource, OciClient, PROGRESS, origin};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use http::{Method, StatusCode};
 use towpath_core::{Digest, ImageRef, Retry};
 use towpath_elements::{Error, ErrorKind, Result};
@@ -26,6 +28,9 @@ const ATTEMPTED: &str = "push the blob";
 impl OciClient {
     /// Makes sure that a blob is in the image's repository.
     ///
+    /// An upload that is cut goes on from the byte that the registry says it has; what it has is not sent again. A
+    /// session that the registry has lost is begun anew.
+    ///
     /// # Errors
     /// *Not found* where the repository is missing, *invalid* where the bytes are not what the digest says, and what
     /// the transport meets once its attempts are spent.
@@ -37,6 +42,7 @@ impl OciClient {
             client: self,
             repository,
             blob,
+            feed: Feed::new(blob),
             subject: repository.at(blob.digest.clone()).to_string(),
         };
         let from = match &blob.source {
@@ -48,10 +54,10 @@ impl OciClient {
             }
             _ => None,
         };
-        let Some(location) = upload.begin(from).await? else {
+        let Some(session) = upload.begin(from).await? else {
             return Ok(Pushed::Mounted);
         };
-        upload.send_all(location).await.map(|()| Pushed::Sent)
+        upload.send_all(session).await.map(|()| Pushed::Sent)
     }
 }
 
@@ -59,7 +65,17 @@ struct Upload<'a> {
     client: &'a OciClient,
     repository: &'a ImageRef,
     blob: &'a Blob,
+    feed: Feed,
     subject: String,
+}
+
+/// An upload that the registry has opened.
+struct Session {
+    location: Url,
+    /// How many bytes the registry has.
+    offset: u64,
+    /// The least that it takes in one request, the last one apart.
+    least: u64,
 }
 
 /// What is known of an upload that was cut.
@@ -74,7 +90,7 @@ enum Progress {
 
 impl Upload<'_> {
     /// Opens a session, or mounts the blob; `None` where the mount worked.
-    async fn begin(&self, from: Option<&ImageRef>) -> Result<Option<Url>> {
+    async fn begin(&self, from: Option<&ImageRef>) -> Result<Option<Session>> {
         let mut url = self.client.url(self.repository, "blobs/uploads/")?;
         if let Some(from) = from {
             url.query_pairs_mut()
@@ -88,16 +104,19 @@ impl Upload<'_> {
         let reply = self.client.send(&request).await?;
         match reply.status {
             StatusCode::CREATED if from.is_some() => Ok(None),
-            StatusCode::ACCEPTED => self.location(&reply).map(Some),
+            StatusCode::ACCEPTED => Ok(Some(Session {
+                location: self.location(&reply)?,
+                offset: 0,
+                least: number(&reply.headers, "oci-chunk-min-length").unwrap_or(0),
+            })),
             _ => Err(self.refuse(&reply)),
         }
     }
 
-    async fn send_all(&self, mut location: Url) -> Result<()> {
-        let mut offset = 0;
-        let mut attempt = 1;
+    async fn send_all(&self, mut session: Session) -> Result<()> {
+        let (mut attempt, mut cut_at) = (1, 0);
         loop {
-            let failure = match self.finish(&location, offset).await {
+            let failure = match self.finish(&mut session).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
@@ -108,56 +127,90 @@ impl Upload<'_> {
             tracing::debug!(attempt, digest = %self.blob.digest, "upload was cut");
             tokio::time::sleep(self.client.pause(attempt)).await;
             attempt += 1;
-            (location, offset) = match self.progress(&location).await? {
+            match self.progress(&session.location).await? {
                 Progress::Done => return Ok(()),
-                Progress::At(offset, location) if offset <= self.blob.size => (location, offset),
+                Progress::At(offset, location) if offset <= self.blob.size => {
+                    (session.location, session.offset) = (location, offset);
+                }
                 Progress::At(..) | Progress::Gone => {
                     if self.is_there().await? {
                         return Ok(());
                     }
                     match self.begin(None).await? {
-                        Some(location) => (location, 0),
+                        Some(begun) => session = begun,
                         None => return Ok(()),
                     }
                 }
-            };
+            }
+            // A long blob on a weak line may be cut more often than a request may fail, as long as it gets on.
+            if session.offset >= cut_at + PROGRESS {
+                attempt = 1;
+                cut_at = session.offset;
+            }
         }
     }
 
     /// Sends what is missing and commits the upload.
-    async fn finish(&self, location: &Url, offset: u64) -> Result<(), Failure> {
-        let missing = self.blob.size - offset;
-        let mut location = location.clone();
-        let mut payload = Payload::Blob {
-            blob: self.blob,
-            offset,
-            length: missing,
+    async fn finish(&self, session: &mut Session) -> Result<(), Failure> {
+        let size = self.blob.size;
+        let most = match self.client.settings().chunk {
+            Some(chunk) => chunk.max(session.least).max(1),
+            None => u64::MAX,
         };
         // The middle of a blob goes with PATCH; only a whole one may go with the request that commits it.
-        if offset > 0 && missing > 0 {
-            let mut request = self.request(Method::PATCH, location.clone());
-            let range = format!("{offset}-{}", self.blob.size - 1);
-            if let Ok(range) = HeaderValue::try_from(range) {
-                request.headers.insert(CONTENT_RANGE, range);
-            }
-            request.payload = payload;
-            let reply = self.client.send(&octets(request)).await.map_err(Failure::of)?;
-            // 202 by the specification, 201 by Amazon ECR.
-            if !matches!(reply.status, StatusCode::ACCEPTED | StatusCode::CREATED) {
-                return Err(self.rejected(&reply));
-            }
-            if reply.headers.contains_key(LOCATION) {
-                location = self.location(&reply).map_err(Failure::of)?;
-            }
-            payload = Payload::Empty;
-        } else if missing == 0 {
-            payload = Payload::Empty;
+        if session.offset == 0 && size <= most {
+            return self.commit(session, size).await;
         }
+        while session.offset < size {
+            self.send_part(session, most.min(size - session.offset)).await?;
+        }
+        self.commit(session, 0).await
+    }
+
+    async fn send_part(&self, session: &mut Session, length: u64) -> Result<(), Failure> {
+        let offset = session.offset;
+        let mut request = self.request(Method::PATCH, session.location.clone());
+        let range = format!("{offset}-{}", offset + length - 1);
+        if let Ok(range) = HeaderValue::try_from(range) {
+            request.headers.insert(CONTENT_RANGE, range);
+        }
+        request.payload = Payload::Blob {
+            feed: &self.feed,
+            offset,
+            length,
+        };
+        let reply = self.client.send(&octets(request)).await.map_err(Failure::of)?;
+        // 202 by the specification, 201 by Amazon ECR.
+        if !matches!(reply.status, StatusCode::ACCEPTED | StatusCode::CREATED) {
+            return Err(self.rejected(&reply));
+        }
+        // ECR keeps one address for the whole session, and may leave it out.
+        if reply.headers.contains_key(LOCATION) {
+            session.location = self.location(&reply).map_err(Failure::of)?;
+        }
+        let range = reply.headers.get(RANGE).and_then(|value| value.to_str().ok());
+        session.offset = match range.and_then(received) {
+            // It took a part of the part.
+            Some(has) if has > offset && has < offset + length => has,
+            _ => offset + length,
+        };
+        Ok(())
+    }
+
+    /// Commits the upload, with the first `length` bytes of it.
+    async fn commit(&self, session: &Session, length: u64) -> Result<(), Failure> {
+        let mut location = session.location.clone();
         location
             .query_pairs_mut()
             .append_pair("digest", self.blob.digest.as_str());
         let mut request = self.request(Method::PUT, location);
-        request.payload = payload;
+        if length > 0 {
+            request.payload = Payload::Blob {
+                feed: &self.feed,
+                offset: 0,
+                length,
+            };
+        }
         request.again = false;
         let reply = self.client.send(&octets(request)).await.map_err(Failure::of)?;
         if !reply.status.is_success() {
@@ -172,13 +225,7 @@ impl Upload<'_> {
             stored.algorithm() == self.blob.digest.algorithm() && *stored != self.blob.digest
         }) {
             Some(stored) => Err(Failure::of(
-                Error::new(
-                    ErrorKind::Protocol,
-                    self.client.service(),
-                    ATTEMPTED,
-                    &self.subject,
-                )
-                .because(format!("the registry stored {stored} instead")),
+                self.broken(&format!("the registry stored {stored} instead")),
             )),
             None => Ok(()),
         }
@@ -207,11 +254,8 @@ impl Upload<'_> {
     }
 
     async fn is_there(&self) -> Result<bool> {
-        Ok(self
-            .client
-            .blob_size(self.repository, &self.blob.digest)
-            .await?
-            .is_some())
+        let size = self.client.blob_size(self.repository, &self.blob.digest).await?;
+        Ok(size.is_some())
     }
 
     fn request(&self, method: Method, url: Url) -> Request<'_> {
@@ -226,19 +270,27 @@ impl Upload<'_> {
         location
             .and_then(|location| reply.url.join(location).ok())
             .filter(|next| origin::may_lead(&reply.url, next))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Protocol,
-                    self.client.service(),
-                    ATTEMPTED,
-                    &self.subject,
-                )
-                .because("the registry names no usable place to send it to (Location)")
-            })
+            .ok_or_else(|| self.broken("the registry names no usable place to send it to (Location)"))
+    }
+
+    fn broken(&self, detail: &str) -> Error {
+        Error::new(
+            ErrorKind::Protocol,
+            self.client.service(),
+            ATTEMPTED,
+            &self.subject,
+        )
+        .because(detail.to_owned())
     }
 
     fn refuse(&self, reply: &Reply) -> Error {
-        reply.refuse(self.client.service(), ATTEMPTED, &self.subject)
+        let error = reply.refuse(self.client.service(), ATTEMPTED, &self.subject);
+        match reply.status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                error.advise("send it in parts: set OciSettings::chunk to what the registry's front takes")
+            }
+            _ => error,
+        }
     }
 
     fn rejected(&self, reply: &Reply) -> Failure {
@@ -259,6 +311,10 @@ fn octets(mut request: Request<'_>) -> Request<'_> {
         .headers
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     request
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// `0-41` is 42 bytes. `0-0` is what registries say of an empty session, so it is none; a registry that has one byte
