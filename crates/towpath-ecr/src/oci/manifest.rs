@@ -22,6 +22,13 @@ pub mod media {
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// A Docker manifest list.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Whether a media type is one of them.
+    pub(crate) fn is_manifest(media_type: &str) -> bool {
+        matches!(
+            media_type,
+            OCI_MANIFEST | OCI_INDEX | DOCKER_MANIFEST | DOCKER_LIST
+        )
+    }
     /// All four, as `Accept` wants them: a registry that is not offered what it has may convert, and change the digest.
     pub(crate) const ALL: &str = "application/vnd.oci.image.index.v1+json, \
         application/vnd.oci.image.manifest.v1+json, \
@@ -62,7 +69,7 @@ impl Manifest {
     }
 
     /// Reads bytes whose digest is known: hashing them again would cost as much as reading them.
-    fn with_digest(digest: Digest, media_type: &str, bytes: Bytes) -> Result<Self> {
+    pub(super) fn with_digest(digest: Digest, media_type: &str, bytes: Bytes) -> Result<Self> {
         let broken = |detail: String| {
             Error::new(
                 ErrorKind::Protocol,

@@ -1,24 +1,31 @@
 //! A client of the OCI distribution protocol (*OCI Distribution Specification* 1.1), as far as images need it, with
 //! the deviations of Amazon ECR in mind.
 
+mod archive;
 mod auth;
 mod blob;
 mod challenge;
 pub(crate) mod copy;
 mod error;
 mod feed;
+mod layout;
 mod manifest;
 pub(crate) mod origin;
+mod place;
+mod range;
 mod referrers;
 mod source;
 mod transport;
 mod upload;
 
+pub use archive::{ArchivedImage, DockerArchive, DockerArchiveWriter, OciArchive, OciArchiveWriter};
 pub use auth::{Anonymous, RegistryCredentials};
 pub use blob::{Blob, BlobSource, BlobStream, ReadBlob};
 pub use copy::{Copied, CopyOptions, copy};
+pub use layout::Layout;
 pub use manifest::{LARGEST_MANIFEST, Manifest, ManifestContent, media};
 pub use oci_spec::image::Descriptor;
+pub use place::ImagePlace;
 pub use source::{ImageSink, ImageSource, Reference, Repository};
 pub use upload::Pushed;
 
