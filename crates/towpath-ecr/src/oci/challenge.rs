@@ -26,7 +26,7 @@ impl TokenServer {
             .find_map(Self::read)
     }
 
-    fn read(header: &str) -> Option<Self> {
+    pub(super) fn read(header: &str) -> Option<Self> {
         challenges(header).into_iter().find_map(|challenge| {
             let parameter = |wanted: &str| {
                 let mut all = challenge.parameters.iter();

@@ -8,6 +8,9 @@ mod challenge;
 pub(crate) mod copy;
 mod error;
 mod feed;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod manifest;
 pub(crate) mod origin;

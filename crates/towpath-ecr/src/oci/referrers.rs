@@ -111,7 +111,7 @@ fn fallback_tag(subject: &Digest) -> Result<Tag> {
 }
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288).
-fn next_page(header: &str) -> Option<String> {
+pub(super) fn next_page(header: &str) -> Option<String> {
     header.split(',').find_map(|link| {
         let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
         let next = rest

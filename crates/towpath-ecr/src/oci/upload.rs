@@ -319,7 +319,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 
 /// `0-41` is 42 bytes. `0-0` is what registries say of an empty session, so it is none; a registry that has one byte
 /// answers the wrong offset with 416, and the session begins anew.
-fn received(range: &str) -> Option<u64> {
+pub(super) fn received(range: &str) -> Option<u64> {
     let range = range.trim();
     let (first, last) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
     let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);

@@ -11,6 +11,7 @@ mod docker;
 mod hostile;
 mod layouts;
 mod made;
+mod peers;
 mod places;
 #[path = "../support/mod.rs"]
 mod support;

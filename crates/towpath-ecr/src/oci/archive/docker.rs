@@ -64,9 +64,9 @@ pub struct ArchivedImage {
 }
 
 /// An entry of `manifest.json`.
-#[derive(serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+pub(super) struct Listed {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Option<Vec<String>>,
@@ -79,7 +79,18 @@ struct Config {
 
 #[derive(serde::Deserialize)]
 struct Rootfs {
-    diff_ids: Vec<String>,
+    diff_ids: Vec<Digest>,
+}
+
+/// Reads `manifest.json`.
+pub(super) fn read_list(bytes: &[u8]) -> serde_json::Result<Vec<Listed>> {
+    serde_json::from_slice(bytes)
+}
+
+/// Reads the diff IDs of a configuration.
+pub(super) fn read_config(bytes: &[u8]) -> serde_json::Result<Vec<Digest>> {
+    let config: Config = serde_json::from_slice(bytes)?;
+    Ok(config.rootfs.diff_ids)
 }
 
 impl DockerArchive {
@@ -104,7 +115,7 @@ impl DockerArchive {
             blobs: HashMap::new(),
             hashed: HashMap::new(),
         };
-        let listed: Vec<Listed> = serde_json::from_slice(&opening.small(MANIFEST, list).await?)
+        let listed = read_list(&opening.small(MANIFEST, list).await?)
             .map_err(|error| opening.broken(format!("{MANIFEST}: {error}")).caused_by(error))?;
         if listed.len() > MOST_IMAGES {
             return Err(opening.broken(format!("it has more than {MOST_IMAGES} images")));
@@ -198,11 +209,11 @@ impl Opening {
     async fn image(&mut self, listed: Listed) -> Result<()> {
         let config = self.required(&listed.config)?;
         let bytes = self.small(&listed.config, config.clone()).await?;
-        let parsed: Config = serde_json::from_slice(&bytes).map_err(|error| {
+        let diff_ids = read_config(&bytes).map_err(|error| {
             self.broken(format!("{}: {error}", listed.config))
                 .caused_by(error)
         })?;
-        let (diff_ids, layers) = (parsed.rootfs.diff_ids, listed.layers.unwrap_or_default());
+        let layers = listed.layers.unwrap_or_default();
         if diff_ids.len() != layers.len() || layers.len() > MOST_LAYERS {
             return Err(self.broken(format!(
                 "{} describes {} layers, {MANIFEST} names {} (at most {MOST_LAYERS})",
@@ -214,7 +225,7 @@ impl Opening {
         let config_digest = Digest::sha256_of(&bytes);
         let mut descriptors = Vec::new();
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
-            descriptors.push(self.layer(layer, &diff_id).await?);
+            descriptors.push(self.layer(layer, diff_id).await?);
         }
         let manifest = json!({
             "schemaVersion": 2,
@@ -244,7 +255,7 @@ impl Opening {
 
     /// The descriptor of a layer. An uncompressed one has its diff ID as digest, which is verified when it is read; a
     /// compressed one is hashed here, as nothing else says its digest.
-    async fn layer(&mut self, name: &str, diff_id: &str) -> Result<Value> {
+    async fn layer(&mut self, name: &str, diff_id: Digest) -> Result<Value> {
         let range = self.required(name)?;
         let (service, path) = (SERVICE, range.path.clone());
         let head = FileRange {
@@ -257,10 +268,7 @@ impl Opening {
             _ => "application/vnd.oci.image.layer.v1.tar",
         };
         let digest = match (media_type.contains('+'), self.hashed.get(&range.start)) {
-            (false, _) => diff_id.parse::<Digest>().map_err(|error| {
-                self.broken(format!("the layers of an image: {error}"))
-                    .caused_by(error)
-            })?,
+            (false, _) => diff_id,
             (true, Some(digest)) => digest.clone(),
             (true, None) => {
                 let hashing = range.clone();

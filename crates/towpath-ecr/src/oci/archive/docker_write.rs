@@ -1,7 +1,7 @@
 //! Writing what `docker load` reads (*Docker Image Specification* 1.2, "Combined Image JSON + Filesystem Changeset
 //! Format"): `manifest.json`, configurations, and layers as uncompressed tars.
 
-use super::docker::{MANIFEST, SERVICE};
+use super::docker::{MANIFEST, SERVICE, read_config};
 use super::tar_write::TarFile;
 use super::{Staged, folder_of, nothing};
 use crate::oci::copy::{digest_of, is_foreign};
@@ -59,16 +59,6 @@ struct Image {
     config: Digest,
     /// The digest of each layer as it was put, and of the tar within.
     layers: Vec<(Digest, Digest)>,
-}
-
-#[derive(serde::Deserialize)]
-struct Config {
-    rootfs: Rootfs,
-}
-
-#[derive(serde::Deserialize)]
-struct Rootfs {
-    diff_ids: Vec<Digest>,
 }
 
 impl DockerArchiveWriter {
@@ -143,7 +133,7 @@ impl DockerArchiveWriter {
         }
         let config = self.staged.layout.blob_of(content.config()).await?;
         let bytes = config.bytes(LARGEST_MANIFEST).await?;
-        let parsed: Config = serde_json::from_slice(&bytes).map_err(|error| {
+        let diff_ids = read_config(&bytes).map_err(|error| {
             refuse(
                 ErrorKind::Unsupported,
                 "its configuration is not that of an image",
@@ -151,7 +141,6 @@ impl DockerArchiveWriter {
             .advise("write artifacts to an OCI archive")
             .caused_by(error)
         })?;
-        let diff_ids = parsed.rootfs.diff_ids;
         if diff_ids.len() != content.layers().len() {
             return Err(refuse(
                 ErrorKind::Protocol,

@@ -3,6 +3,8 @@
 
 mod docker;
 mod docker_write;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod tar_index;
 mod tar_write;
 

@@ -33,7 +33,7 @@ pub(crate) struct TarIndex {
 }
 
 #[derive(Debug)]
-enum Found {
+pub(super) enum Found {
     File { start: u64, size: u64 },
     Link(String),
 }
@@ -97,9 +97,12 @@ struct Extended {
 }
 
 /// Reads all headers. The size of an entry counts only where the archive holds that much.
-fn index(mut tar: impl Read + Seek, length: u64, subject: &str) -> Result<HashMap<String, Found>> {
+pub(super) fn index(mut tar: impl Read + Seek, length: u64, subject: &str) -> Result<HashMap<String, Found>> {
     let refuse = |detail: String| broken(subject).because(detail);
     let failed = failed(ARCHIVE, "read", Path::new(subject));
+    let mut head = Vec::new();
+    tar.by_ref().take(8).read_to_end(&mut head).map_err(&failed)?;
+    refuse_compressed(&head, subject)?;
     let mut entries = HashMap::new();
     let mut extended = Extended::default();
     let mut at = 0;
@@ -113,9 +116,6 @@ fn index(mut tar: impl Read + Seek, length: u64, subject: &str) -> Result<HashMa
         let mut block = [0; BLOCK as usize];
         tar.seek(SeekFrom::Start(at)).map_err(&failed)?;
         tar.read_exact(&mut block).map_err(&failed)?;
-        if at == 0 {
-            refuse_compressed(&block, subject)?;
-        }
         if block == [0; BLOCK as usize] {
             return Ok(entries);
         }
@@ -198,13 +198,22 @@ fn index(mut tar: impl Read + Seek, length: u64, subject: &str) -> Result<HashMa
     }
 }
 
+/// The names of files and links, and where the files lie.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn places(entries: &HashMap<String, Found>) -> impl Iterator<Item = (&str, std::ops::Range<u64>)> {
+    entries.iter().map(|(name, found)| match found {
+        Found::File { start, size } => (name.as_str(), *start..start + size),
+        Found::Link(to) => (to.as_str(), 0..0),
+    })
+}
+
 fn unsupported(subject: &str) -> Error {
     Error::new(ErrorKind::Unsupported, ARCHIVE, "read", subject)
 }
 
 /// A compressed archive has no places to read from. Unpacking it is left to the caller, who knows how much disk there is.
-fn refuse_compressed(block: &[u8], subject: &str) -> Result<()> {
-    let by = match block {
+fn refuse_compressed(head: &[u8], subject: &str) -> Result<()> {
+    let by = match head {
         [0x1f, 0x8b, ..] => "gzip",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz",
@@ -255,8 +264,11 @@ fn extend(extended: &mut Extended, kind: EntryType, mut bytes: Vec<u8>) -> Resul
     Ok(())
 }
 
+/// A key and its value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// `LENGTH KEY=VALUE\n`, where the length counts all of the record. A value may hold line ends.
-fn pax_records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+fn pax_records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     const BROKEN: &str = "an extended header is damaged";
     let mut records = Vec::new();
     while !bytes.is_empty() {

@@ -271,10 +271,7 @@ impl Reader {
         if let Some(known) = lock().get(&digest) {
             return Ok(Some(known.clone()));
         }
-        let Some(manifest) = self
-            .stored(&digest, Some(&entry.media_type().to_string()))
-            .await?
-        else {
+        let Some(manifest) = self.stored(&digest, Some(entry.media_type().as_ref())).await? else {
             return Ok(None);
         };
         let known = Known {
@@ -326,7 +323,7 @@ pub(crate) fn name_of(entry: &Descriptor) -> Option<&str> {
 }
 
 fn is_manifest(entry: &Descriptor) -> bool {
-    media::is_manifest(&entry.media_type().to_string())
+    media::is_manifest(entry.media_type().as_ref())
 }
 
 /// The media type of bytes that came without one: what they say, else what they look like.

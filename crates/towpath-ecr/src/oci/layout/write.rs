@@ -219,6 +219,26 @@ fn change_now(root: &Path, change: Change) -> Result<()> {
     store_now(&path, &bytes)
 }
 
+/// Changes a list of images that may be anything: the list stays one, and names the image once.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_change(bytes: &[u8]) {
+    let Ok(mut index) = serde_json::from_slice::<Value>(bytes) else {
+        return;
+    };
+    if let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) {
+        let change = Change {
+            entry: json!({ "digest": "d", "annotations": { REF_NAME: "1.4" } }),
+            name: Some("1.4".into()),
+            parts: Vec::new(),
+        };
+        change.apply(entries);
+        assert_eq!(
+            entries.iter().filter(|entry| named(entry) == Some("1.4")).count(),
+            1
+        );
+    }
+}
+
 /// The lock of a layout is on its mark, the one file that never changes. It ends with the value, or with the process.
 async fn lock(root: &Path) -> Result<File> {
     let path = root.join(MARK);
