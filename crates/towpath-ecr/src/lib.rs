@@ -16,6 +16,7 @@ mod rules;
 mod scanning;
 mod token;
 
+pub use assemble::source_date_epoch;
 pub use batch::{Batch, BatchFailure, FailureCode, ImageManifest, LayerAvailability, LayerState};
 pub use client::Ecr;
 pub use config::EcrConfig;

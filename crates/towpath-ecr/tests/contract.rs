@@ -126,10 +126,7 @@ async fn an_assembled_image_stands_on_its_base() {
         "{error}"
     );
     wanted.platforms = vec![];
-    wanted.layers = vec![Layer::Files {
-        from: "/no/such/folder".into(),
-        to: "/app".into(),
-    }];
+    wanted.layers = vec![Layer::files("/no/such/folder", "/app")];
     let error = world.ecr.assemble(wanted).await.unwrap_err();
     assert!(error.to_string().contains("/no/such/folder"), "{error}");
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod artifacts;
+mod assembly;
 pub mod ci;
 pub mod delivery;
 mod error;

@@ -1,5 +1,6 @@
 //! Elements D1, D2, E1 and E2: the private registry, its pull-through cache, and the public registries behind it.
 
+pub use crate::assembly::{Assembly, Compression, ConfigChange, Files, FilesFrom, Layer};
 use crate::ci::ended;
 use crate::{Error, Result};
 use async_trait::async_trait;
@@ -7,7 +8,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use towpath_core::wait::{self, Judgement, Policy};
 use towpath_core::{Cancellation, Digest, ImageRef, RepositoryName, Tag};
 
@@ -123,57 +123,6 @@ pub struct ImportedImage {
     pub upstream: ImageRef,
     /// Where it is now, by digest.
     pub cached: ResolvedImage,
-}
-
-/// An image to be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assembly {
-    /// Where it goes; the tag, where one is given, is set last.
-    pub target: ImageRef,
-    /// What it stands on, by digest, in a registry that the client can read.
-    pub base: ImageRef,
-    /// The platforms to make; empty makes every platform of the base.
-    pub platforms: Vec<Platform>,
-    /// What comes on top of the base, bottom first.
-    pub layers: Vec<Layer>,
-    /// What changes in the base's configuration.
-    pub config: ConfigChange,
-    /// Annotations of every manifest and the index, with the keys of the OCI image specification.
-    pub annotations: BTreeMap<String, String>,
-    /// The time written as the creation time, so that the same input gives the same digest.
-    pub created: Timestamp,
-}
-
-/// One part of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// The files below a folder, put below a path in the image. Times, order and owners are fixed.
-    Files {
-        /// The folder on this machine.
-        from: PathBuf,
-        /// The absolute path in the image.
-        to: String,
-    },
-    /// All layers of another image, given by digest, of the same platform where it has several.
-    Image(ImageRef),
-}
-
-/// What changes in the configuration of the base. What is `None` or empty stays as the base has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigChange {
-    /// The program that runs. Setting it clears the base's arguments, as a Dockerfile's `ENTRYPOINT` does.
-    pub entrypoint: Option<Vec<String>>,
-    /// Its arguments.
-    pub command: Option<Vec<String>>,
-    /// Environment variables that are added or replaced.
-    pub environment: BTreeMap<String, String>,
-    /// Labels that are added or replaced.
-    pub labels: BTreeMap<String, String>,
-    /// The working directory.
-    pub working_directory: Option<String>,
-    /// The user, and the group behind a colon.
-    pub user: Option<String>,
 }
 
 /// What the scanner knows of an image.

@@ -1,71 +1,115 @@
-//! A folder as a layer, the same bytes every time: entries sorted, times zero, owner root, modes 0755 and 0644, gzip
-//! with a fixed header (*OCI Image Format Specification*, `layer.md`).
+//! Files of this machine as a layer: what is read, in which order, and what has no place in an image.
 
+use super::pack::{Look, PackedLayer, Packer};
 use super::{SERVICE, invalid};
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
-use std::ffi::OsStr;
+use crate::platform;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufWriter, Read, Write};
+use std::io;
 use std::path::{Component, Path, PathBuf};
-use tar::{EntryType, Header};
-use tempfile::{NamedTempFile, TempPath};
-use towpath_core::{Digest, Hasher};
+use towpath_elements::registry::{Assembly, Compression, Files, FilesFrom, Layer, Platform};
 use towpath_elements::{Error, ErrorKind, Result};
 
-/// A layer in a temporary file, which goes with this value.
-#[derive(Debug)]
-pub(super) struct PackedLayer {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-    /// The digest of the tar inside.
-    pub(super) diff_id: Digest,
-    file: TempPath,
-}
+/// The layers of files of an assembly, each packed once however many platforms have it.
+pub(super) struct Packed(HashMap<Files, PackedLayer>);
 
-impl PackedLayer {
-    pub(super) fn path(&self) -> &Path {
-        &self.file
+impl Packed {
+    /// Packs what these platforms need, as many at once as there are processors.
+    pub(super) async fn of(assembly: &Assembly, platforms: &[Platform]) -> Result<Self> {
+        let mut wanted = Vec::new();
+        for layer in &assembly.layers {
+            let Layer::Files(files) = layer else { continue };
+            for platform in platforms {
+                let files = on_platform(files, platform, assembly.compression)?;
+                if !wanted.contains(&files) {
+                    wanted.push(files);
+                }
+            }
+        }
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let packed = stream::iter(wanted)
+            .map(|files| async move { Ok::<_, Error>((files.clone(), pack(files).await?)) })
+            .buffered(at_once)
+            .try_collect()
+            .await?;
+        Ok(Self(packed))
+    }
+
+    /// What a layer of files is for a platform.
+    pub(super) fn layer(
+        &self,
+        files: &Files,
+        platform: &Platform,
+        assembly: &Assembly,
+    ) -> Result<&PackedLayer> {
+        let files = on_platform(files, platform, assembly.compression)?;
+        self.0
+            .get(&files)
+            .ok_or_else(|| invalid("pack", &files.to).because(format!("it was not packed for {platform}")))
     }
 }
 
-/// Packs a folder so that it lies at `to` in the image. Memory is bounded whatever the folder holds.
-pub(super) async fn pack(from: PathBuf, to: String) -> Result<PackedLayer> {
-    let subject = from.display().to_string();
-    tokio::task::spawn_blocking(move || pack_now(&from, &to))
+/// The same files with one place that they come from.
+fn on_platform(files: &Files, platform: &Platform, compression: Compression) -> Result<Files> {
+    let from = match &files.from {
+        FilesFrom::Everywhere(from) => from,
+        FilesFrom::PerPlatform(all) => {
+            let mine = all.iter().find(|(named, _)| named == platform);
+            let near = || all.iter().find(|(named, _)| platform::matches(named, platform));
+            mine.or_else(near).map(|(_, from)| from).ok_or_else(|| {
+                invalid("put files at", format!("{:?}", files.to))
+                    .because(format!("there are none for {platform}"))
+                    .advise("name a folder or a file for every platform that is made")
+            })?
+        }
+    };
+    let mut files = files.clone();
+    files.from = FilesFrom::Everywhere(from.clone());
+    files.compression = Some(files.compression.unwrap_or(compression));
+    Ok(files)
+}
+
+async fn pack(files: Files) -> Result<PackedLayer> {
+    let subject = files.to.clone();
+    tokio::task::spawn_blocking(move || pack_now(&files))
         .await
         .map_err(|error| Error::new(ErrorKind::Unavailable, SERVICE, "pack", subject).caused_by(error))?
 }
 
-fn pack_now(from: &Path, to: &str) -> Result<PackedLayer> {
-    let prefix = image_path(to)?;
-    let found = fs::metadata(from).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => refuse(from)
-            .because("there is no such folder")
-            .advise("check the path; it is read on the machine that assembles"),
-        _ => unreadable(from)(error),
-    })?;
-    if !found.is_dir() {
-        return Err(refuse(from)
-            .because("it is not a folder")
-            .advise("name the folder that holds the file"));
-    }
-    let file = NamedTempFile::new().map_err(unreadable(from))?;
-    let compressed = Hashing::new(BufWriter::new(file));
-    let gzip = GzBuilder::new()
-        .mtime(0)
-        .operating_system(255)
-        .write(compressed, Compression::new(6));
-    let mut layer = Folder {
-        root: from,
-        prefix: &prefix,
-        tar: tar::Builder::new(Hashing::new(gzip)),
+fn pack_now(files: &Files) -> Result<PackedLayer> {
+    let FilesFrom::Everywhere(root) = &files.from else {
+        return Err(invalid("pack", &files.to).because("the platform is not known"));
     };
-    if !prefix.as_os_str().is_empty() {
-        layer.directory(&prefix)?;
+    files.check_patterns()?;
+    let prefix = image_path(&files.to)?;
+    let look = look(files)?;
+    let found = fs::metadata(root).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => refuse(root)
+            .because("there is no such folder or file")
+            .advise("check the path; it is read on the machine that assembles"),
+        _ => unreadable(root)(error),
+    })?;
+    let packer = Packer::new(files.compression.unwrap_or_default(), look).map_err(unreadable(root))?;
+    let mut tree = Tree {
+        root,
+        prefix,
+        files,
+        packer,
+    };
+    if found.is_dir() {
+        if !tree.prefix.is_empty() {
+            let target = tree.prefix.clone();
+            tree.packer.directory(&target).map_err(unreadable(root))?;
+        }
+        tree.walk()?;
+    } else if found.is_file() {
+        tree.single(&found)?;
+    } else {
+        return Err(refuse(root).because("it is a device, a socket or a pipe"));
     }
-    layer.add(Path::new(""))?;
-    layer.finish()
+    tree.packer.finish().map_err(unreadable(root))
 }
 
 fn refuse(path: &Path) -> Error {
@@ -78,52 +122,78 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// The path in the image, relative to its root.
-fn image_path(to: &str) -> Result<PathBuf> {
+fn image_path(to: &str) -> Result<String> {
     let bad = |detail: &str| invalid("put files at", format!("{to:?}")).because(detail.to_owned());
     if !to.starts_with('/') {
         return Err(bad("the path in the image must be absolute"));
     }
-    let mut path = PathBuf::new();
-    for component in Path::new(to).components() {
-        match component {
-            Component::RootDir | Component::CurDir => {}
-            Component::Normal(part) => path.push(part),
-            Component::ParentDir | Component::Prefix(_) => return Err(bad("the path must not have ..")),
+    let names: Vec<&str> = to.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    for name in &names {
+        if *name == ".." {
+            return Err(bad("the path must not have .."));
+        }
+        if is_whiteout(name) {
+            return Err(bad("a name that begins with .wh. deletes files of the base"));
         }
     }
-    Ok(path)
+    Ok(names.join("/"))
 }
 
-struct Folder<'a> {
+fn look(files: &Files) -> Result<Look> {
+    let bad = |detail: String| invalid("put files at", format!("{:?}", files.to)).because(detail);
+    for mode in [files.file_mode, files.folder_mode].into_iter().flatten() {
+        if mode > 0o7777 {
+            return Err(bad(format!("{mode:o} is no mode: it has at most four digits")));
+        }
+    }
+    let modified = files.modified.map_or(0, |modified| modified.as_second());
+    Ok(Look {
+        owner: files.owner.unwrap_or_default(),
+        file_mode: files.file_mode,
+        folder_mode: files.folder_mode,
+        modified: u64::try_from(modified)
+            .map_err(|_| bad("a time before 1970 has no place in a tar".into()))?,
+    })
+}
+
+/// A folder or file on its way into a layer.
+struct Tree<'a> {
     root: &'a Path,
-    prefix: &'a Path,
-    tar: tar::Builder<Hashing<GzEncoder<Hashing<BufWriter<NamedTempFile>>>>>,
+    /// Where it lies in the image.
+    prefix: String,
+    files: &'a Files,
+    packer: Packer,
 }
 
-impl Folder<'_> {
-    /// Adds what is in a folder, by name.
-    fn add(&mut self, below: &Path) -> Result<()> {
-        let folder = self.root.join(below);
-        let entries: io::Result<Vec<_>> = fs::read_dir(&folder)
-            .map_err(unreadable(&folder))?
-            .map(|entry| Ok(entry?.file_name()))
-            .collect();
-        let mut names = entries.map_err(unreadable(&folder))?;
-        names.sort_unstable();
-        for name in names {
-            let below = below.join(&name);
+impl Tree<'_> {
+    /// Adds everything below the folder, by name. Folders wait on a list, not on the stack: they may be nested deep.
+    fn walk(&mut self) -> Result<()> {
+        let mut open = vec![(String::new(), self.names("")?)];
+        while let Some((folder, names)) = open.last_mut() {
+            let Some(name) = names.pop_first() else {
+                open.pop();
+                continue;
+            };
+            let Some(name) = name.to_str() else {
+                return Err(refuse(&self.root.join(folder).join(&name)).because("its name is not UTF-8"));
+            };
+            let below = join(folder, name);
+            if self.files.excludes(&below) {
+                continue;
+            }
             let path = self.root.join(&below);
-            if is_whiteout(&name) {
+            if is_whiteout(name) {
                 return Err(refuse(&path).because("a name that begins with .wh. deletes files of the base"));
             }
             let found = fs::symlink_metadata(&path).map_err(unreadable(&path))?;
-            let target = self.prefix.join(&below);
+            let target = join(&self.prefix, &below);
             let kind = found.file_type();
             if kind.is_dir() {
-                self.directory(&target)?;
-                self.add(&below)?;
+                self.packer.directory(&target).map_err(unreadable(&path))?;
+                let names = self.names(&below)?;
+                open.push((below, names));
             } else if kind.is_file() {
-                self.file(&path, &target)?;
+                self.file(&path, &target, &found)?;
             } else if kind.is_symlink() {
                 self.link(&path, &target, &below)?;
             } else {
@@ -133,65 +203,82 @@ impl Folder<'_> {
         Ok(())
     }
 
-    fn directory(&mut self, target: &Path) -> Result<()> {
-        let mut header = header(EntryType::Directory, 0o755, 0);
-        self.tar
-            .append_data(&mut header, target, io::empty())
-            .map_err(unreadable(target))
+    fn names(&self, below: &str) -> Result<BTreeSet<OsString>> {
+        let folder = self.root.join(below);
+        let entries = fs::read_dir(&folder).map_err(unreadable(&folder))?;
+        entries
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<io::Result<_>>()
+            .map_err(unreadable(&folder))
     }
 
-    fn file(&mut self, path: &Path, target: &Path) -> Result<()> {
-        let file = File::open(path).map_err(unreadable(path))?;
-        // Of the file that was opened, which is the one that is read.
-        let found = file.metadata().map_err(unreadable(path))?;
-        if !found.is_file() {
-            return Err(refuse(path).because("it changed while it was read"));
+    /// The root itself, which is a file.
+    fn single(&mut self, found: &Metadata) -> Result<()> {
+        let path = self.root;
+        if !self.files.exclude.is_empty() {
+            return Err(refuse(path).because("of a single file nothing can be left out"));
         }
-        let mut header = header(EntryType::Regular, mode(&found), found.len());
-        let mut content = file.take(found.len());
-        self.tar
-            .append_data(&mut header, target, &mut content)
+        let target = match self.files.to.ends_with('/') {
+            false => self.prefix.clone(),
+            true => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let name = name.ok_or_else(|| refuse(path).because("its name is not UTF-8"))?;
+                if is_whiteout(name) {
+                    return Err(
+                        refuse(path).because("a name that begins with .wh. deletes files of the base")
+                    );
+                }
+                join(&self.prefix, name)
+            }
+        };
+        self.file(path, &target, found)
+    }
+
+    fn file(&mut self, path: &Path, target: &str, seen: &Metadata) -> Result<()> {
+        let changed = || refuse(path).because("it changed while it was read");
+        let file = File::open(path).map_err(unreadable(path))?;
+        // Of the file that was opened, which is the one that is read: a link may have taken its place since.
+        let found = file.metadata().map_err(unreadable(path))?;
+        if !found.is_file() || !is_same(seen, &found) {
+            return Err(changed());
+        }
+        let missing = self
+            .packer
+            .file(target, is_executable(&found), found.len(), &file)
             .map_err(unreadable(path))?;
-        if content.limit() != 0 {
+        if missing > 0 {
             return Err(refuse(path).because("it became shorter while it was read"));
+        }
+        let after = file.metadata().map_err(unreadable(path))?;
+        if after.len() != found.len() || after.modified().ok() != found.modified().ok() {
+            return Err(changed());
         }
         Ok(())
     }
 
-    fn link(&mut self, path: &Path, target: &Path, below: &Path) -> Result<()> {
+    fn link(&mut self, path: &Path, target: &str, below: &str) -> Result<()> {
         let to = fs::read_link(path).map_err(unreadable(path))?;
-        if !stays_inside(self.prefix, below, &to) {
+        if !stays_inside(Path::new(&self.prefix), Path::new(below), &to) {
             return Err(refuse(path)
                 .because(format!("it is a link to {}, outside of the folder", to.display()))
                 .advise("replace the link by what it points to"));
         }
-        let mut header = header(EntryType::Symlink, 0o777, 0);
-        self.tar
-            .append_link(&mut header, target, &to)
-            .map_err(unreadable(path))
-    }
-
-    fn finish(self) -> Result<PackedLayer> {
-        let root = self.root;
-        let tar = self.tar.into_inner().map_err(unreadable(root))?;
-        let diff_id = tar.hasher.finish();
-        let compressed = tar.inner.finish().map_err(unreadable(root))?;
-        let (digest, size) = (compressed.hasher.finish(), compressed.bytes);
-        let file = compressed
-            .inner
-            .into_inner()
-            .map_err(|error| unreadable(root)(error.into_error()))?;
-        Ok(PackedLayer {
-            digest,
-            size,
-            diff_id,
-            file: file.into_temp_path(),
-        })
+        let Some(to) = to.to_str() else {
+            return Err(refuse(path).because("what it points to is not UTF-8"));
+        };
+        self.packer.link(target, to).map_err(unreadable(path))
     }
 }
 
-fn is_whiteout(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".wh.")
+fn join(folder: &str, name: &str) -> String {
+    match folder.is_empty() {
+        true => name.to_owned(),
+        false => format!("{folder}/{name}"),
+    }
+}
+
+fn is_whiteout(name: &str) -> bool {
+    name.starts_with(".wh.")
 }
 
 /// Whether a link within the folder leads to a place within it, by its words alone. An absolute one counts in the
@@ -218,161 +305,28 @@ fn stays_inside(prefix: &Path, below: &Path, to: &Path) -> bool {
     place.starts_with(prefix)
 }
 
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header
-}
-
 #[cfg(unix)]
-fn mode(found: &Metadata) -> u32 {
+fn is_executable(found: &Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    if found.permissions().mode() & 0o111 != 0 {
-        0o755
-    } else {
-        0o644
-    }
+    found.permissions().mode() & 0o111 != 0
 }
 
 #[cfg(not(unix))]
-fn mode(_found: &Metadata) -> u32 {
-    0o755
+fn is_executable(_found: &Metadata) -> bool {
+    true
 }
 
-/// Hashes and counts what is written through it.
-struct Hashing<W> {
-    inner: W,
-    hasher: Hasher,
-    bytes: u64,
+#[cfg(unix)]
+fn is_same(seen: &Metadata, opened: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (seen.dev(), seen.ino()) == (opened.dev(), opened.ino())
 }
 
-impl<W> Hashing<W> {
-    fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::sha256(),
-            bytes: 0,
-        }
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
+#[cfg(not(unix))]
+fn is_same(seen: &Metadata, opened: &Metadata) -> bool {
+    seen.len() == opened.len()
 }
 
 #[cfg(unix)]
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |path: &str| folder.path().join(path);
-        fs::create_dir_all(at("b/c")).unwrap();
-        fs::write(at("b/run"), "#!/bin/sh\n").unwrap();
-        fs::set_permissions(at("b/run"), fs::Permissions::from_mode(0o700)).unwrap();
-        fs::write(at("a.txt"), "hello").unwrap();
-        fs::write(at(&"n".repeat(150)), "long name").unwrap();
-        symlink("../a.txt", at("b/link")).unwrap();
-        symlink("/srv/app/a.txt", at("b/absolute")).unwrap();
-        folder
-    }
-
-    #[test]
-    fn the_same_files_make_the_same_layer() {
-        let (one, two) = (folder(), folder());
-        fs::set_permissions(two.path().join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
-        let first = pack_now(one.path(), "/srv/app").unwrap();
-        let second = pack_now(two.path(), "/srv/app").unwrap();
-        assert_eq!((&first.digest, &first.diff_id), (&second.digest, &second.diff_id));
-
-        let bytes = fs::read(first.path()).unwrap();
-        assert_eq!(
-            (bytes.len() as u64, Digest::sha256_of(&bytes)),
-            (first.size, first.digest.clone())
-        );
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&bytes[..])
-            .read_to_end(&mut plain)
-            .unwrap();
-        assert_eq!(Digest::sha256_of(&plain), first.diff_id);
-        let mut seen = Vec::new();
-        for entry in tar::Archive::new(&plain[..]).entries().unwrap() {
-            let entry = entry.unwrap();
-            let header = entry.header();
-            assert_eq!(
-                (
-                    header.uid().unwrap(),
-                    header.gid().unwrap(),
-                    header.mtime().unwrap()
-                ),
-                (0, 0, 0)
-            );
-            seen.push(format!(
-                "{} {:o}",
-                entry.path().unwrap().display(),
-                header.mode().unwrap()
-            ));
-        }
-        assert_eq!(
-            seen,
-            [
-                "srv/app 755".to_owned(),
-                "srv/app/a.txt 644".to_owned(),
-                "srv/app/b 755".to_owned(),
-                "srv/app/b/absolute 777".to_owned(),
-                "srv/app/b/c 755".to_owned(),
-                "srv/app/b/link 777".to_owned(),
-                "srv/app/b/run 755".to_owned(),
-                format!("srv/app/{} 644", "n".repeat(150)),
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_refused_says_why() {
-        let error = pack_now(Path::new("/no/such/folder"), "/app").unwrap_err();
-        assert!(
-            error.to_string().contains("/no/such/folder") && error.to_string().contains("no such folder")
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let with = |to: &str| pack_now(folder.path(), to).unwrap_err().to_string();
-        assert!(with("app").contains("absolute"));
-        assert!(with("/app/../etc").contains(".."));
-        symlink("../../etc/passwd", folder.path().join("x")).unwrap();
-        assert!(with("/app").contains("outside"));
-        fs::remove_file(folder.path().join("x")).unwrap();
-        fs::write(folder.path().join(".wh.etc"), "").unwrap();
-        assert!(with("/app").contains(".wh."));
-        fs::remove_file(folder.path().join(".wh.etc")).unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
-        assert!(with("/app").contains("socket"));
-    }
-
-    #[test]
-    fn links_are_followed_by_their_words() {
-        let inside =
-            |below: &str, to: &str| stays_inside(Path::new("srv/app"), Path::new(below), Path::new(to));
-        assert!(inside("a/b", "../c"));
-        assert!(inside("a", "/srv/app/x/../y"));
-        assert!(!inside("a", "../c"));
-        assert!(!inside("a/b", "../../../app/c"));
-        assert!(!inside("a", "/srv/other"));
-        assert!(!inside("a", "/srv/app/../other"));
-    }
-}
+mod tests;

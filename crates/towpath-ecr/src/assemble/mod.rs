@@ -1,19 +1,23 @@
-//! Assembling an image without a daemon: a base, layers of files or of other images, and changes of the configuration
-//! (*OCI Image Format Specification* 1.1).
+//! Assembling an image without a daemon: a base or none, layers of files or of other images, and changes of the
+//! configuration (*OCI Image Format Specification* 1.1).
 
 mod config;
 mod files;
+mod pack;
 mod plan;
 
 use crate::client::Ecr;
 use crate::oci::copy::{digest_of, is_foreign};
 use crate::oci::{Blob, Manifest, ManifestContent, Repository, media};
 use crate::platform;
+use files::Packed;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use oci_spec::image::ImageManifest;
+use plan::Added;
 pub(crate) use plan::Platformed;
-use plan::{Added, Addition};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use towpath_core::{Digest, ImageRef};
 use towpath_elements::registry::{Assembly, Layer, Platform};
 use towpath_elements::{Error, ErrorKind, Result};
@@ -24,6 +28,51 @@ fn invalid(attempted: &'static str, subject: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Invalid, SERVICE, attempted, subject)
 }
 
+/// The time that the environment variable `SOURCE_DATE_EPOCH` names, in seconds since 1970; `None` where it is not set.
+/// By its specification (reproducible-builds.org) it is the latest time that a build may write down: for
+/// [`Assembly::created`] and [`Files::modified`](crate::registry::Files::modified).
+///
+/// # Errors
+/// *Invalid* where it is not a whole number of seconds.
+pub fn source_date_epoch() -> Result<Option<Timestamp>> {
+    match std::env::var_os("SOURCE_DATE_EPOCH") {
+        None => Ok(None),
+        Some(text) => epoch(&text.to_string_lossy()).map(Some),
+    }
+}
+
+fn epoch(text: &str) -> Result<Timestamp> {
+    let seconds = text.parse::<u32>().ok().map(i64::from);
+    seconds
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .ok_or_else(|| {
+            invalid("read SOURCE_DATE_EPOCH", format!("{text:?}"))
+                .because("it must be a whole number of seconds since 1970, before 2106")
+        })
+}
+
+/// What an image stands on.
+struct Base {
+    /// The digest of the base; `None` for no base.
+    digest: Option<Digest>,
+    parts: Vec<Part>,
+    /// Whether the result is an index.
+    is_index: bool,
+}
+
+/// One platform that is made, and the base's image for it.
+struct Part {
+    platform: Platform,
+    image: Option<ImageRef>,
+}
+
+/// One platform's image on its way.
+struct Draft {
+    layers: Vec<Value>,
+    blobs: Vec<Blob>,
+    config: Value,
+}
+
 /// One platform's image: its manifest, and the blobs that must be there before it.
 struct Made {
     platform: Platform,
@@ -31,135 +80,141 @@ struct Made {
     blobs: Vec<Blob>,
 }
 
+/// The platforms of the images whose layers are added.
+type Others = HashMap<ImageRef, Vec<Platformed>>;
+
 impl Ecr {
     /// Makes an image and pushes it; what is there already is neither read nor sent. Returns its manifest or index.
     ///
-    /// The result is an OCI image, whatever the base is: an index where the base is one, else a single manifest. The
-    /// same input gives the same bytes.
+    /// The result is an OCI image, whatever the base is: an index where the base is one, or where there is no base and
+    /// more than one platform; else a single manifest. The same input gives the same bytes. Layers of files are packed
+    /// into temporary files, each once for all platforms that have it; memory is bounded.
+    ///
+    /// ```no_run
+    /// use towpath_ecr::registry::{Assembly, Compression, Files, Layer, Platform};
+    /// # async fn make(ecr: towpath_ecr::Ecr) -> towpath_ecr::Result<()> {
+    /// let target = ecr.ensure_repository(&"shop/web".parse()?).await?.tagged("1.4".parse()?);
+    /// let mut assembly = Assembly::from_scratch(target, [Platform::linux("amd64"), Platform::linux("arm64")]);
+    /// let mut web = Files::per_platform(
+    ///     [(Platform::linux("amd64"), "out/amd64/web".into()), (Platform::linux("arm64"), "out/arm64/web".into())],
+    ///     "/bin/web",
+    /// );
+    /// web.file_mode = Some(0o555);
+    /// assembly.layers = vec![Layer::files("assets", "/srv"), Layer::Files(web)];
+    /// assembly.compression = Compression::Zstd;
+    /// assembly.config.entrypoint = Some(vec!["/bin/web".into()]);
+    /// assembly.config.user = Some("65532:65532".into());
+    /// if let Some(time) = towpath_ecr::source_date_epoch()? {
+    ///     assembly.created = time;
+    /// }
+    /// let made = ecr.assemble_image(&assembly).await?;
+    /// assert_eq!(made.children().len(), 2);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// *Invalid* where an input cannot be right (a base without digest, a folder that is missing, a platform that the
-    /// base does not have), *conflict* where the tag is immutable and taken.
+    /// base does not have, a link out of its folder), *conflict* where the tag is immutable and taken.
     pub async fn assemble_image(&self, assembly: &Assembly) -> Result<Manifest> {
-        let base = &assembly.base;
-        if base.digest().is_none() {
-            return Err(invalid("assemble on the base", base)
-                .because("it is not given by digest, so it can change under us")
-                .advise("resolve it first"));
-        }
-        let base_manifest = self.oci.required_manifest(base).await?;
+        config::check(&assembly.config)?;
+        let base = match &assembly.base {
+            Some(image) => self.base(assembly, image).await?,
+            None => scratch(assembly)?,
+        };
         // Folders are read first: a missing one should not cost an upload. The files live until the end of this call.
-        let mut additions = Vec::new();
+        let platforms: Vec<Platform> = base.parts.iter().map(|part| part.platform.clone()).collect();
+        let packed = Packed::of(assembly, &platforms).await?;
+        let mut others = Others::new();
         for layer in &assembly.layers {
-            additions.push(match layer {
-                Layer::Files { from, to } => Addition::Files {
-                    layer: files::pack(from.clone(), to.clone()).await?,
-                    to: to.clone(),
-                },
-                Layer::Image(image) => {
-                    let manifest = self.oci.required_manifest(image).await?;
-                    Addition::Image {
-                        parts: self.platforms_of(image, &manifest).await?,
-                        image: image.clone(),
-                    }
-                }
-            });
+            if let Layer::Image(image) = layer {
+                let manifest = self.oci.required_manifest(image).await?;
+                others.insert(image.clone(), self.platforms_of(image, &manifest).await?);
+            }
         }
-        let mut made = Vec::new();
-        for part in self.wanted(assembly, &base_manifest).await? {
-            made.push(self.make(assembly, part, &additions).await?);
-        }
-        let annotations = plan::annotations(assembly, &base_manifest.digest);
-        let index = match base_manifest.content {
-            ManifestContent::Index(_) => Some(index_of(&made, &annotations)?),
-            ManifestContent::Image(_) => None,
+        let (packed, others) = (&packed, &others);
+        let made: Vec<Made> = stream::iter(base.parts)
+            .map(|part| self.make(assembly, part, packed, others))
+            .buffered(self.oci.settings().parallel.max(1))
+            .try_collect()
+            .await?;
+        let index = match base.is_index {
+            true => Some(index_of(
+                &made,
+                &plan::annotations(assembly, base.digest.as_ref()),
+            )?),
+            false => None,
         };
         self.store(&assembly.target, made, index).await
     }
 
     /// The platforms of the base that are asked for, in the base's order.
-    async fn wanted(&self, assembly: &Assembly, base: &Manifest) -> Result<Vec<Platformed>> {
-        let parts = self.platforms_of(&assembly.base, base).await?;
-        let has = parts
-            .iter()
-            .map(|part| part.platform.to_string())
-            .collect::<Vec<_>>()
-            .join(", ");
+    async fn base(&self, assembly: &Assembly, base: &ImageRef) -> Result<Base> {
+        let refuse = || invalid("assemble on the base", base);
+        if base.digest().is_none() {
+            return Err(refuse()
+                .because("it is not given by digest, so it can change under us")
+                .advise("resolve it first"));
+        }
+        let manifest = self.oci.required_manifest(base).await?;
+        let parts = self.platforms_of(base, &manifest).await?;
+        let has: Vec<String> = parts.iter().map(|part| part.platform.to_string()).collect();
         for wanted in &assembly.platforms {
             if !parts.iter().any(|part| platform::matches(wanted, &part.platform)) {
-                return Err(invalid("assemble on the base", &assembly.base)
-                    .because(format!("it has no {wanted}; it has {has}")));
+                return Err(refuse().because(format!("it has no {wanted}; it has {}", has.join(", "))));
             }
         }
-        let all = assembly.platforms.is_empty();
-        let chosen: Vec<Platformed> = parts
+        let is_wanted = |found: &Platform| {
+            let mut wanted = assembly.platforms.iter();
+            assembly.platforms.is_empty() || wanted.any(|wanted| platform::matches(wanted, found))
+        };
+        let chosen: Vec<Part> = parts
             .into_iter()
-            .filter(|part| {
-                all || assembly
-                    .platforms
-                    .iter()
-                    .any(|wanted| platform::matches(wanted, &part.platform))
+            .filter(|part| is_wanted(&part.platform))
+            .map(|part| Part {
+                platform: part.platform,
+                image: Some(base.at(part.digest)),
             })
             .collect();
         if chosen.is_empty() {
-            return Err(
-                invalid("assemble on the base", &assembly.base).because("it has no runnable platform")
-            );
+            return Err(refuse().because("it has no runnable platform"));
         }
-        Ok(chosen)
-    }
-
-    async fn make(&self, assembly: &Assembly, base: Platformed, additions: &[Addition]) -> Result<Made> {
-        let base_image = assembly.base.at(base.digest.clone());
-        let mut parts = self.read_image(&base_image).await?;
-        let mut added = Vec::new();
-        for addition in additions {
-            added.push(match addition {
-                Addition::Files { layer, to } => Added::files(layer, to, assembly.created),
-                Addition::Image { image, parts } => {
-                    let part = plan::part_for(&base.platform, parts).ok_or_else(|| {
-                        invalid("add the layers of", image).because(format!("it has no {}", base.platform))
-                    })?;
-                    let other = self.read_image(&image.at(part.digest.clone())).await?;
-                    Added::image(other, image)?
-                }
-            });
-        }
-        let mut layers: Vec<Value> = Vec::new();
-        let mut blobs = Vec::new();
-        for descriptor in parts.manifest.layers() {
-            layers.push(plan::oci_layer(descriptor));
-            if !is_foreign(descriptor) {
-                blobs.push(parts.repository.located(descriptor)?);
-            }
-        }
-        for added in added {
-            layers.extend(added.layers);
-            blobs.extend(added.blobs);
-            config::append(&mut parts.config, added.diff_ids, added.history);
-        }
-        config::change(&mut parts.config, &assembly.config, assembly.created);
-        let config = Blob::from_bytes(crate::json::canonical(parts.config)?);
-        let mut manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": media::OCI_MANIFEST,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": config.digest,
-                "size": config.size,
-            },
-            "layers": layers,
-        });
-        manifest["annotations"] = json!(plan::annotations(assembly, &base.digest));
-        blobs.push(config);
-        Ok(Made {
-            platform: base.platform,
-            manifest: Manifest::read(media::OCI_MANIFEST, crate::json::canonical(manifest)?)?,
-            blobs,
+        Ok(Base {
+            is_index: matches!(manifest.content, ManifestContent::Index(_)),
+            digest: Some(manifest.digest),
+            parts: chosen,
         })
     }
 
-    /// Pushes what is missing: blobs, then manifests, then the index, then the tag.
+    async fn make(&self, assembly: &Assembly, part: Part, packed: &Packed, others: &Others) -> Result<Made> {
+        let mut draft = match &part.image {
+            Some(image) => Draft::on(self.read_image(image).await?)?,
+            None => Draft {
+                layers: Vec::new(),
+                blobs: Vec::new(),
+                config: config::scratch(&part.platform),
+            },
+        };
+        for layer in &assembly.layers {
+            draft.add(match layer {
+                Layer::Files(files) => {
+                    let packed = packed.layer(files, &part.platform, assembly)?;
+                    Added::files(packed, &files.to, assembly.created)
+                }
+                Layer::Image(image) => {
+                    let parts = others.get(image).map(Vec::as_slice).unwrap_or_default();
+                    let other = plan::part_for(&part.platform, parts).ok_or_else(|| {
+                        invalid("add the layers of", image).because(format!("it has no {}", part.platform))
+                    })?;
+                    Added::image(self.read_image(&image.at(other.digest.clone())).await?, image)?
+                }
+            });
+        }
+        config::change(&mut draft.config, &assembly.config, assembly.created);
+        let base = part.image.as_ref().and_then(ImageRef::digest);
+        draft.finish(part.platform.clone(), &plan::annotations(assembly, base))
+    }
+
+    /// Pushes what is missing: the blobs of all platforms as one set, then manifests, then the index, then the tag.
     async fn store(&self, target: &ImageRef, made: Vec<Made>, index: Option<Manifest>) -> Result<Manifest> {
         let there = |digest: &Digest| {
             let image = target.at(digest.clone());
@@ -179,15 +234,29 @@ impl Ecr {
         }
         // A registry takes an index only with all its parts, so one that is there is whole.
         if !there(&top.digest).await? {
-            for made in made {
-                if made.manifest.digest != top.digest && there(&made.manifest.digest).await? {
-                    continue;
-                }
-                self.oci.push_blobs(target, made.blobs).await?;
-                self.oci.put_manifest(target, &made.manifest).await?;
+            let parallel = self.oci.settings().parallel.max(1);
+            let top = &top;
+            let missing: Vec<Option<Made>> = stream::iter(made)
+                .map(|made| async move {
+                    let known = made.manifest.digest != top.digest && there(&made.manifest.digest).await?;
+                    Ok::<_, Error>((!known).then_some(made))
+                })
+                .buffered(parallel)
+                .try_collect()
+                .await?;
+            let (mut blobs, mut manifests) = (Vec::new(), Vec::new());
+            for made in missing.into_iter().flatten() {
+                blobs.extend(made.blobs);
+                manifests.push(made.manifest);
             }
+            self.oci.push_blobs(target, blobs).await?;
+            stream::iter(manifests)
+                .map(|manifest| async move { self.oci.put_manifest(target, &manifest).await })
+                .buffered(parallel)
+                .try_collect::<()>()
+                .await?;
             if matches!(top.content, ManifestContent::Index(_)) {
-                self.oci.put_manifest(target, &top).await?;
+                self.oci.put_manifest(target, top).await?;
             }
         }
         if let Some(tag) = target.tag() {
@@ -217,11 +286,89 @@ impl Ecr {
     }
 }
 
+fn scratch(assembly: &Assembly) -> Result<Base> {
+    let refuse = |detail: String| {
+        Err(invalid("assemble", &assembly.target)
+            .because(detail)
+            .advise("without a base, say which platforms and layers the image has"))
+    };
+    let platforms = &assembly.platforms;
+    if platforms.is_empty() || assembly.layers.is_empty() {
+        return refuse("it has no base, and no platform or no layer of its own".into());
+    }
+    let mut rest = platforms.as_slice();
+    while let [first, others @ ..] = rest {
+        if first.os.is_empty() || first.architecture.is_empty() {
+            return refuse(format!("{first} is no platform"));
+        }
+        if others.iter().any(|other| platform::matches(first, other)) {
+            return refuse(format!("{first} is there twice"));
+        }
+        rest = others;
+    }
+    Ok(Base {
+        digest: None,
+        is_index: platforms.len() > 1,
+        parts: platforms
+            .iter()
+            .map(|platform| Part {
+                platform: platform.clone(),
+                image: None,
+            })
+            .collect(),
+    })
+}
+
 /// What an image consists of.
 struct ImageParts {
     repository: Repository,
     manifest: ImageManifest,
     config: Value,
+}
+
+impl Draft {
+    /// What the base has.
+    fn on(base: ImageParts) -> Result<Self> {
+        let (mut layers, mut blobs) = (Vec::new(), Vec::new());
+        for descriptor in base.manifest.layers() {
+            layers.push(plan::oci_layer(descriptor));
+            if !is_foreign(descriptor) {
+                blobs.push(base.repository.located(descriptor)?);
+            }
+        }
+        Ok(Self {
+            layers,
+            blobs,
+            config: base.config,
+        })
+    }
+
+    fn add(&mut self, added: Added) {
+        self.layers.extend(added.layers);
+        self.blobs.extend(added.blobs);
+        config::append(&mut self.config, added.diff_ids, added.history);
+    }
+
+    fn finish(mut self, platform: Platform, annotations: &BTreeMap<String, String>) -> Result<Made> {
+        let config = Blob::from_bytes(crate::json::canonical(self.config)?);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media::OCI_MANIFEST,
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": config.digest,
+                "size": config.size,
+            },
+            "layers": self.layers,
+            "annotations": annotations,
+        });
+        self.blobs.push(config);
+        Ok(Made {
+            platform,
+            manifest: Manifest::read(media::OCI_MANIFEST, crate::json::canonical(manifest)?)?,
+            blobs: self.blobs,
+        })
+    }
 }
 
 fn index_of(made: &[Made], annotations: &BTreeMap<String, String>) -> Result<Manifest> {
@@ -250,4 +397,20 @@ fn index_of(made: &[Made], annotations: &BTreeMap<String, String>) -> Result<Man
         "annotations": annotations,
     });
     Manifest::read(media::OCI_INDEX, crate::json::canonical(index)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::epoch;
+
+    #[test]
+    fn the_epoch_is_whole_seconds() {
+        assert_eq!(epoch("1700000000").unwrap().to_string(), "2023-11-14T22:13:20Z");
+        for bad in ["", "-1", "1.5", "yesterday", "4294967296"] {
+            assert!(
+                epoch(bad).unwrap_err().to_string().contains("SOURCE_DATE_EPOCH"),
+                "{bad}"
+            );
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What goes on top of a base, platform by platform.
 
-use super::files::PackedLayer;
+use super::pack::PackedLayer;
 use super::{ImageParts, invalid};
 use crate::oci::copy::is_foreign;
 use crate::oci::{Blob, BlobSource};
@@ -19,12 +19,6 @@ pub(crate) struct Platformed {
     pub(crate) digest: Digest,
 }
 
-/// A layer that was asked for, ready for every platform.
-pub(super) enum Addition {
-    Files { layer: PackedLayer, to: String },
-    Image { image: ImageRef, parts: Vec<Platformed> },
-}
-
 /// What one addition adds to one platform's image.
 pub(super) struct Added {
     pub(super) layers: Vec<Value>,
@@ -37,7 +31,7 @@ impl Added {
     pub(super) fn files(layer: &PackedLayer, to: &str, created: Timestamp) -> Self {
         Self {
             layers: vec![json!({
-                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "mediaType": layer.media_type,
                 "digest": layer.digest,
                 "size": layer.size,
             })],
@@ -116,22 +110,22 @@ pub(super) fn oci_layer(descriptor: &Descriptor) -> Value {
 }
 
 /// The caller's annotations, and which base this is. What the caller says wins.
-pub(super) fn annotations(assembly: &Assembly, base: &Digest) -> BTreeMap<String, String> {
-    let name = match assembly.base.tag() {
-        Some(tag) => format!("{}:{tag}", assembly.base.name()),
-        None => assembly.base.name(),
-    };
-    let mut annotations = BTreeMap::from([
-        ("org.opencontainers.image.base.name".to_owned(), name),
-        (
+pub(super) fn annotations(assembly: &Assembly, base: Option<&Digest>) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([(
+        "org.opencontainers.image.created".to_owned(),
+        assembly.created.to_string(),
+    )]);
+    if let (Some(image), Some(digest)) = (&assembly.base, base) {
+        let name = match image.tag() {
+            Some(tag) => format!("{}:{tag}", image.name()),
+            None => image.name(),
+        };
+        annotations.insert("org.opencontainers.image.base.name".to_owned(), name);
+        annotations.insert(
             "org.opencontainers.image.base.digest".to_owned(),
-            base.to_string(),
-        ),
-        (
-            "org.opencontainers.image.created".to_owned(),
-            assembly.created.to_string(),
-        ),
-    ]);
+            digest.to_string(),
+        );
+    }
     annotations.extend(assembly.annotations.clone());
     annotations
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use towpath_ecr::oci::OciSettings;
-use towpath_ecr::registry::{Assembly, ConfigChange, Layer};
+use towpath_ecr::registry::{Assembly, Layer};
 use towpath_ecr::{Digest, Ecr, EcrConfig, ImageRef, Region, Registry};
 use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
 
@@ -87,18 +87,11 @@ pub fn image(text: &str) -> ImageRef {
 }
 
 pub fn assembly(base: ImageRef, target: ImageRef, files: &Path) -> Assembly {
-    Assembly {
-        target,
-        base,
-        platforms: vec![],
-        layers: vec![Layer::Files {
-            from: files.to_owned(),
-            to: "/app".into(),
-        }],
-        config: ConfigChange::default(),
-        annotations: BTreeMap::from([("org.opencontainers.image.version".into(), "1".into())]),
-        created: "2026-01-02T03:04:05Z".parse().unwrap(),
-    }
+    let mut assembly = Assembly::on(base, target);
+    assembly.layers = vec![Layer::files(files, "/app")];
+    assembly.annotations = BTreeMap::from([("org.opencontainers.image.version".into(), "1".into())]);
+    assembly.created = "2026-01-02T03:04:05Z".parse().unwrap();
+    assembly
 }
 
 pub fn json(bytes: &[u8]) -> serde_json::Value {

@@ -116,21 +116,16 @@ impl AssembleImage {
             (CREATED.to_owned(), self.created.to_string()),
         ]);
         let mut layers: Vec<Layer> = self.add.iter().cloned().map(Layer::Image).collect();
-        layers.push(Layer::Files {
-            from: self.files.clone(),
-            to: self.to.clone(),
-        });
+        layers.push(Layer::files(&self.files, &self.to));
         let mut config = self.config.clone();
         config.labels.extend(annotations.clone());
-        Assembly {
-            target: located.tagged(self.tag.clone()),
-            base: self.base.clone(),
-            platforms: self.platforms.clone(),
-            layers,
-            config,
-            annotations,
-            created: self.created,
-        }
+        let mut assembly = Assembly::on(self.base.clone(), located.tagged(self.tag.clone()));
+        assembly.platforms = self.platforms.clone();
+        assembly.layers = layers;
+        assembly.config = config;
+        assembly.annotations = annotations;
+        assembly.created = self.created;
+        assembly
     }
 }
 

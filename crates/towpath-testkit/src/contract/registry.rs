@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use towpath_core::wait::Policy;
 use towpath_core::{Cancellation, Digest, ImageRef, RepositoryName};
-use towpath_elements::registry::{Assembly, ConfigChange, Layer, Platform, ResolvedImage, ScanStatus};
+use towpath_elements::registry::{Assembly, Layer, Platform, ResolvedImage, ScanStatus};
 use towpath_elements::{ErrorKind, Registry, RegistryExt};
 
 /// Makes one test of each clause of [`Registry`](towpath_elements::Registry)'s contract.
@@ -93,21 +93,12 @@ async fn assembly(
         .ensure_repository(&repository(name))
         .await
         .unwrap();
-    Assembly {
-        target: target.tagged(word("v1")),
-        base: base.image.clone(),
-        platforms: Vec::new(),
-        layers: vec![Layer::Files {
-            from: folder,
-            to: "/srv".into(),
-        }],
-        config: ConfigChange {
-            entrypoint: Some(vec!["/srv/run".into()]),
-            ..ConfigChange::default()
-        },
-        annotations: BTreeMap::from([("org.opencontainers.image.revision".into(), "1".into())]),
-        created: word("2026-01-02T03:04:05Z"),
-    }
+    let mut assembly = Assembly::on(base.image.clone(), target.tagged(word("v1")));
+    assembly.layers = vec![Layer::files(folder, "/srv")];
+    assembly.config.entrypoint = Some(vec!["/srv/run".into()]);
+    assembly.annotations = BTreeMap::from([("org.opencontainers.image.revision".into(), "1".into())]);
+    assembly.created = word("2026-01-02T03:04:05Z");
+    assembly
 }
 
 async fn document(fixture: &dyn RegistryFixture, image: &ImageRef) -> Value {

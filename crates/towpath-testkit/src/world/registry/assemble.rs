@@ -10,9 +10,18 @@ use towpath_elements::{ErrorKind, Result};
 
 /// Makes the manifests and keeps them; no repository has them yet.
 pub(super) fn assemble(images: &mut Images, assembly: &Assembly) -> Result<Digest> {
-    by_digest(&assembly.base, "stand on the base")?;
-    let base = found(images, &assembly.base)?;
-    let platforms = wanted(&base, &assembly.platforms)?;
+    let (platforms, is_index) = match &assembly.base {
+        Some(image) => {
+            by_digest(image, "stand on the base")?;
+            let base = found(images, image)?;
+            (wanted(&base, &assembly.platforms)?, base.media_type == INDEX)
+        }
+        None => {
+            let bare = bare(assembly)?;
+            let is_index = bare.len() > 1;
+            (bare, is_index)
+        }
+    };
     let mut made = Vec::new();
     for platform in &platforms {
         made.push((
@@ -21,7 +30,7 @@ pub(super) fn assemble(images: &mut Images, assembly: &Assembly) -> Result<Diges
         ));
     }
     let document = match made.as_slice() {
-        [(_, only)] if base.media_type != INDEX => only.clone(),
+        [(_, only)] if !is_index => only.clone(),
         _ => {
             let manifests: Vec<Value> = made
                 .into_iter()
@@ -44,37 +53,82 @@ pub(super) fn assemble(images: &mut Images, assembly: &Assembly) -> Result<Diges
     descriptor_digest(&document).ok_or_else(|| missing("assemble", &assembly.target))
 }
 
+/// The platforms of an image without a base: what stands below each is an empty image.
+fn bare(assembly: &Assembly) -> Result<Vec<Below>> {
+    if assembly.platforms.is_empty() || assembly.layers.is_empty() {
+        let detail = "it has no base, and no platform or no layer of its own";
+        return Err(refusal(ErrorKind::Invalid, "assemble", &assembly.target, detail));
+    }
+    Ok(assembly
+        .platforms
+        .iter()
+        .map(|platform| Below {
+            platform: Some(platform.clone()),
+            base: None,
+        })
+        .collect())
+}
+
+/// One platform that is made, and the digest of the base's manifest for it.
+struct Below {
+    platform: Option<Platform>,
+    base: Option<Digest>,
+}
+
+impl From<PlatformImage> for Below {
+    fn from(PlatformImage { platform, digest }: PlatformImage) -> Self {
+        Self {
+            platform,
+            base: Some(digest),
+        }
+    }
+}
+
 fn found(images: &Images, image: &ImageRef) -> Result<ResolvedImage> {
     images.resolve(image)?.ok_or_else(|| missing("read", image))
 }
 
-fn wanted(base: &ResolvedImage, platforms: &[Platform]) -> Result<Vec<PlatformImage>> {
+fn wanted(base: &ResolvedImage, platforms: &[Platform]) -> Result<Vec<Below>> {
     if platforms.is_empty() {
-        return Ok(base.platforms.clone());
+        return Ok(base.platforms.iter().cloned().map(Below::from).collect());
     }
     platforms
         .iter()
         .map(|platform| {
             let has = |candidate: &&PlatformImage| candidate.platform.as_ref() == Some(platform);
-            base.platforms.iter().find(has).cloned().ok_or_else(|| {
-                let detail = format!("the base has no {platform}");
-                refusal(ErrorKind::Invalid, "stand on the base", &base.image, detail)
-            })
+            base.platforms
+                .iter()
+                .find(has)
+                .cloned()
+                .map(Below::from)
+                .ok_or_else(|| {
+                    let detail = format!("the base has no {platform}");
+                    refusal(ErrorKind::Invalid, "stand on the base", &base.image, detail)
+                })
         })
         .collect()
 }
 
-fn one_platform(images: &mut Images, assembly: &Assembly, base: &PlatformImage) -> Result<Value> {
-    let manifest = images.json(&base.digest)?;
-    let config = descriptor_digest(&manifest["config"]).ok_or_else(|| missing("read", &assembly.base))?;
-    let mut config = images.json(&config)?;
-    let mut layers: Vec<Value> = descriptors(&manifest["layers"])
-        .map(|(_, layer)| layer.clone())
-        .collect();
+fn one_platform(images: &mut Images, assembly: &Assembly, below: &Below) -> Result<Value> {
+    let (mut layers, mut config) = match &below.base {
+        Some(base) => {
+            let manifest = images.json(base)?;
+            let config =
+                descriptor_digest(&manifest["config"]).ok_or_else(|| missing("read", &assembly.target))?;
+            let layers: Vec<Value> = descriptors(&manifest["layers"])
+                .map(|(_, layer)| layer.clone())
+                .collect();
+            (layers, images.json(&config)?)
+        }
+        None => (
+            Vec::new(),
+            below.platform.as_ref().map_or_else(|| json!({}), platform_json),
+        ),
+    };
     for layer in &assembly.layers {
         match layer {
-            Layer::Files { from, to } => {
-                let (digest, size) = images.keep(tar::of_folder(from, to)?);
+            Layer::Files(files) => {
+                let (digest, size) = images.keep(tar::of_files(files, below.platform.as_ref())?);
                 layers.push(json!({"mediaType": LAYER, "digest": digest, "size": size}));
             }
             Layer::Image(image) => {
@@ -83,9 +137,9 @@ fn one_platform(images: &mut Images, assembly: &Assembly, base: &PlatformImage) 
                 let same = other
                     .platforms
                     .iter()
-                    .find(|candidate| candidate.platform == base.platform)
+                    .find(|candidate| candidate.platform == below.platform)
                     .ok_or_else(|| {
-                        let platform = base
+                        let platform = below
                             .platform
                             .as_ref()
                             .map_or_else(String::new, ToString::to_string);
@@ -122,11 +176,13 @@ fn change(config: &mut Value, change: &ConfigChange) {
         inner["Cmd"] = json!(command);
     }
     let before = inner["Env"].as_array().cloned().unwrap_or_default();
-    let named = |entry: &Value| {
+    let goes = |entry: &Value| {
         let name = entry.as_str().and_then(|entry| entry.split_once('='));
-        name.is_some_and(|(name, _)| change.environment.contains_key(name))
+        name.is_some_and(|(name, _)| {
+            change.environment.contains_key(name) || change.remove_environment.contains(name)
+        })
     };
-    let mut environment: Vec<Value> = before.into_iter().filter(|entry| !named(entry)).collect();
+    let mut environment: Vec<Value> = before.into_iter().filter(|entry| !goes(entry)).collect();
     environment.extend(
         change
             .environment
@@ -134,6 +190,9 @@ fn change(config: &mut Value, change: &ConfigChange) {
             .map(|(name, value)| json!(format!("{name}={value}"))),
     );
     inner["Env"] = json!(environment);
+    if let Some(labels) = inner["Labels"].as_object_mut() {
+        labels.retain(|name, _| !change.remove_labels.contains(name));
+    }
     for (name, value) in &change.labels {
         inner["Labels"][name] = json!(value);
     }
@@ -142,5 +201,15 @@ fn change(config: &mut Value, change: &ConfigChange) {
     }
     if let Some(user) = &change.user {
         inner["User"] = json!(user);
+    }
+    for port in &change.ports {
+        let protocol = if port.contains('/') { "" } else { "/tcp" };
+        inner["ExposedPorts"][format!("{port}{protocol}")] = json!({});
+    }
+    for volume in &change.volumes {
+        inner["Volumes"][volume] = json!({});
+    }
+    if let Some(signal) = &change.stop_signal {
+        inner["StopSignal"] = json!(signal);
     }
 }
