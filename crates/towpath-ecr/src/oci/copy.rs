@@ -2,7 +2,7 @@
 //! that digests and signatures stay good.
 
 use super::source::{ImageSink, ImageSource, Reference};
-use super::{Blob, Manifest, ManifestContent, OciClient, Pushed};
+use super::{Blob, Manifest, ManifestContent, OciClient, Pushed, cosign};
 use crate::platform;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -42,6 +42,9 @@ pub struct CopyOptions {
     pub platforms: Vec<Platform>,
     /// Whether signatures, attestations and whatever else refers to the image, or to a part of it, come along.
     pub referrers: bool,
+    /// Whether what cosign has stored for the image, or a part of it, under tags that are made of their digests
+    /// (`sha256-<digits>.sig`, `.att`, `.sbom`) comes along under the same tags. Costs three looks for each part.
+    pub cosign: bool,
     /// How many blobs travel at once.
     pub parallel: usize,
 }
@@ -51,6 +54,7 @@ impl Default for CopyOptions {
         Self {
             platforms: Vec::new(),
             referrers: true,
+            cosign: false,
             parallel: 4,
         }
     }
@@ -117,8 +121,9 @@ pub async fn copy(
     let tagged = tag.is_some() && named.as_ref() == Some(&top.digest);
     let there = tagged || walk.is_there(&top.digest).await?;
     walk.parts(&top, there, 0).await?;
+    let parts = walk.visited();
     let referrers = match options.referrers {
-        true => walk.referrers_of(walk.visited()).await?,
+        true => walk.referrers_of(parts.clone()).await?,
         false => Vec::new(),
     };
     // The tag brings the manifest along, but what refers to it should find it there.
@@ -126,6 +131,11 @@ pub async fn copy(
         walk.put(sink.put_manifest(&top)).await?;
     }
     walk.copy_referrers(referrers).await?;
+    if options.cosign {
+        for copied in cosign::copy_tagged(source, sink, parts, options).await? {
+            walk.add(&copied);
+        }
+    }
     if let Some(tag) = tag.filter(|_| !tagged) {
         walk.put(sink.put_tag(tag, &top)).await?;
     }
@@ -180,6 +190,15 @@ impl Walk<'_> {
             mounted: done.mounted,
             bytes: done.bytes,
         }
+    }
+
+    fn add(&self, copied: &Copied) {
+        let mut done = held(&self.done);
+        done.manifests += copied.manifests;
+        done.sent += copied.sent;
+        done.present += copied.present;
+        done.mounted += copied.mounted;
+        done.bytes += copied.bytes;
     }
 
     /// What the tag names in the target.

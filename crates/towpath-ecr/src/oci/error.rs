@@ -95,7 +95,7 @@ impl Refusal {
                 404 => ErrorKind::NotFound,
                 405 | 501 => ErrorKind::Unsupported,
                 408 => ErrorKind::TimedOut,
-                409 => ErrorKind::Conflict,
+                409 | 412 => ErrorKind::Conflict,
                 429 => ErrorKind::RateLimited,
                 400..=499 => ErrorKind::Invalid,
                 500..=599 => ErrorKind::Unavailable,

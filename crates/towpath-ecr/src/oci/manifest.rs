@@ -3,7 +3,7 @@
 use super::OciClient;
 use super::transport::{Payload, Request};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use towpath_core::{Digest, ImageRef, Tag};
@@ -284,6 +284,16 @@ impl OciClient {
 
     /// Stores a manifest under the digest or tag of `image`; whether the registry took note of its subject.
     pub(super) async fn put(&self, image: &ImageRef, manifest: &Manifest) -> Result<bool> {
+        self.put_if(image, manifest, None).await
+    }
+
+    /// As [`put`](Self::put), on a condition (`If-Match`) that is *conflict* where it does not hold.
+    pub(super) async fn put_if(
+        &self,
+        image: &ImageRef,
+        manifest: &Manifest,
+        condition: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<bool> {
         const ATTEMPTED: &str = "push the manifest of";
         let url = self.url(image, &format!("manifests/{}", image.reference()))?;
         let mut request = Request::new(Method::PUT, image, url, ATTEMPTED);
@@ -291,6 +301,7 @@ impl OciClient {
             Error::new(ErrorKind::Invalid, self.service(), ATTEMPTED, image).caused_by(error)
         })?;
         request.headers.insert(CONTENT_TYPE, media_type);
+        request.headers.extend(condition);
         request.payload = Payload::Bytes(manifest.bytes.clone());
         let reply = self.send(&request).await?;
         if !reply.status.is_success() {

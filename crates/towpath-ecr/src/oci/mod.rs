@@ -2,10 +2,12 @@
 //! the deviations of Amazon ECR in mind.
 
 mod archive;
+mod attach;
 mod auth;
 mod blob;
 mod challenge;
 pub(crate) mod copy;
+mod cosign;
 mod error;
 mod feed;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -22,6 +24,7 @@ mod transport;
 mod upload;
 
 pub use archive::{ArchivedImage, DockerArchive, DockerArchiveWriter, OciArchive, OciArchiveWriter};
+pub use attach::{Artifact, ArtifactPart, Attached};
 pub use auth::{Anonymous, RegistryCredentials};
 pub use blob::{Blob, BlobSource, BlobStream, ReadBlob};
 pub use copy::{Copied, CopyOptions, copy};
@@ -114,6 +117,8 @@ struct Inner {
     service: &'static str,
     credentials: Arc<dyn RegistryCredentials>,
     tokens: auth::Tokens,
+    /// Held while a list of referrers is written that a tag stands for.
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl OciClient {
@@ -146,6 +151,7 @@ impl OciClient {
                 service,
                 credentials,
                 tokens: auth::Tokens::default(),
+                listing: tokio::sync::Mutex::default(),
             }),
         })
     }
