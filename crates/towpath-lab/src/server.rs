@@ -5,13 +5,14 @@ use crate::faults::{Effect, Faults};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+use towpath_core::Digest;
 
 /// A port that is taken, before there is a router to serve on it (the router often has to know its own address).
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Seen {
     pub status: Option<StatusCode>,
     /// `X-Amz-Target`, where the request had one: the operation of an AWS JSON service.
     pub target: Option<String>,
+    /// The SHA-256 of the `Authorization` header, where the request had one: tells credentials apart and keeps none.
+    pub authorization: Option<Digest>,
 }
 
 /// What a server was asked, oldest first. Cheap to clone; every clone is the same log.
@@ -147,11 +150,14 @@ async fn record(State((log, faults)): State<(RequestLog, Faults)>, request: Requ
         .get("x-amz-target")
         .and_then(|value| value.to_str().ok())
         .map(ToOwned::to_owned);
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.map(|value| Digest::sha256_of(value.as_bytes()));
     let seen = |status| Seen {
         method: method.clone(),
         path: path.clone(),
         status,
         target: target.clone(),
+        authorization: authorization.clone(),
     };
     let matched = match &target {
         Some(target) => format!("{path} {target}"),
