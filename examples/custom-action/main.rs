@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 use towpath_actions::{Annotation, Secret, Step};
-use towpath_ecr::{Ecr, EcrConfig, Registry, RepositoryName, Tag};
+use towpath_ecr::{Ecr, EcrConfig, Registry, RepositoryName, Tag, TagMutability};
 
 #[expect(
     clippy::print_stderr,
@@ -46,10 +46,7 @@ async fn check(step: &Step) -> Result<(), Box<dyn std::error::Error>> {
         );
     };
     let described = ecr.repository(&repository).await?;
-    let mutability = described
-        .as_ref()
-        .and_then(|described| described.image_tag_mutability());
-    if mutability.is_none_or(|mutability| mutability.as_str() != "IMMUTABLE") {
+    if described.is_none_or(|described| described.tag_mutability != TagMutability::Immutable) {
         let message = format!("The tag {tag} of {repository} may be moved: deploy the digest, not the tag.");
         step.warning(Annotation::new(message).title("Movable tag"))?;
     }

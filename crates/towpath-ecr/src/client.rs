@@ -6,11 +6,10 @@ use crate::oci::{Anonymous, OciClient};
 use crate::token::Tokens;
 use aws_sdk_ecr::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_ecr::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_ecr::types::Repository;
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use std::sync::Arc;
-use towpath_core::{AccountId, ImageRef, RegistryHost, RepositoryName, requests};
+use towpath_core::{AccountId, ImageRef, RegistryHost, requests};
 use towpath_elements::{BoxError, Error, ErrorKind, Result};
 
 /// A client of one account's registry in one Region. Cheap to clone; clones share connections and the token.
@@ -71,64 +70,20 @@ impl Ecr {
         image.registry().ecr().map(|host| host.account().clone())
     }
 
+    /// Whether a host is an ECR registry of the Region that this client works in.
+    pub(crate) fn is_in_region(&self, registry: &RegistryHost) -> bool {
+        self.tokens.is_in_region(registry)
+    }
+
     /// Refuses an image of another registry, about which this service's API knows nothing.
     pub(crate) async fn require_own(&self, image: &ImageRef, attempted: &'static str) -> Result<()> {
         let own = self.registry().await?;
-        if *image.registry() == own || self.tokens.is_in_region(image.registry()) {
+        if *image.registry() == own || self.is_in_region(image.registry()) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Invalid, SERVICE, attempted, image)
             .because(format!("it is not in this registry, {own}"))
             .advise("import or copy it first"))
-    }
-
-    /// A repository; `None` where there is none of this name.
-    ///
-    /// # Errors
-    /// What the service says to `DescribeRepositories`.
-    pub async fn repository(&self, name: &RepositoryName) -> Result<Option<Repository>> {
-        let call = self.api.describe_repositories().repository_names(name.as_str());
-        match call.send().await {
-            Ok(output) => Ok(output.repositories.unwrap_or_default().into_iter().next()),
-            Err(error) => {
-                let failed = failed("read the repository", name, error);
-                match failed.code.as_str() {
-                    "RepositoryNotFoundException" => Ok(None),
-                    _ => Err(failed.error),
-                }
-            }
-        }
-    }
-
-    /// Creates a repository where it is missing, with the service's defaults or the template that matches its name.
-    ///
-    /// # Errors
-    /// What the service says to `DescribeRepositories` and `CreateRepository`.
-    pub async fn create_repository_if_missing(&self, name: &RepositoryName) -> Result<Repository> {
-        const ATTEMPTED: &str = "create the repository";
-        if let Some(repository) = self.repository(name).await? {
-            return Ok(repository);
-        }
-        let created = match self
-            .api
-            .create_repository()
-            .repository_name(name.as_str())
-            .send()
-            .await
-        {
-            Ok(output) => output.repository,
-            Err(error) => {
-                let failed = failed(ATTEMPTED, name, error);
-                match failed.code.as_str() {
-                    // Somebody was faster, which is what we wanted.
-                    "RepositoryAlreadyExistsException" => self.repository(name).await?,
-                    _ => return Err(failed.error),
-                }
-            }
-        };
-        created.ok_or_else(|| {
-            Error::new(ErrorKind::Protocol, SERVICE, ATTEMPTED, name).because("the answer has no repository")
-        })
     }
 
     /// Everything the service knows of one image, given by digest or tag; `None` where it has none.
@@ -162,20 +117,6 @@ pub(crate) fn image_id(image: &ImageRef) -> aws_sdk_ecr::types::ImageIdentifier 
         Some(digest) => builder.image_digest(digest.as_str()).build(),
         None => builder.image_tag(image.reference()).build(),
     }
-}
-
-/// Reads `HOST/REPOSITORY` as the service writes it.
-pub(crate) fn repository_uri(repository: &Repository) -> Result<ImageRef> {
-    let uri = repository.repository_uri().unwrap_or_default();
-    uri.parse().map_err(|error| {
-        Error::new(
-            ErrorKind::Protocol,
-            SERVICE,
-            "read the address of a repository",
-            uri,
-        )
-        .caused_by(error)
-    })
 }
 
 /// Counts what goes on the wire, in the task of the caller.

@@ -20,6 +20,8 @@ pub struct EcrConfig {
     endpoint: Option<Url>,
     credentials: Option<(String, Secret, Option<Secret>)>,
     operation_timeout: Option<Duration>,
+    fips: bool,
+    dual_stack: bool,
     settings: OciSettings,
 }
 
@@ -40,6 +42,25 @@ impl EcrConfig {
     #[must_use]
     pub fn endpoint(mut self, endpoint: Url) -> Self {
         self.endpoint = Some(endpoint);
+        self
+    }
+
+    /// Uses the service's FIPS endpoint. It cannot be had together with an endpoint of one's own.
+    ///
+    /// The API only: images go to the host that their reference names, which has a FIPS form too.
+    #[must_use]
+    pub fn fips(mut self, on: bool) -> Self {
+        self.fips = on;
+        self
+    }
+
+    /// Uses the service's endpoint that answers over IPv4 and IPv6. It cannot be had together with an endpoint of one's
+    /// own.
+    ///
+    /// The API only: images go to the host that their reference names, which has a dual-stack form too.
+    #[must_use]
+    pub fn dual_stack(mut self, on: bool) -> Self {
+        self.dual_stack = on;
         self
     }
 
@@ -85,6 +106,10 @@ impl EcrConfig {
 
     /// The SDK's configuration.
     pub(crate) async fn sdk(&self) -> Result<aws_sdk_ecr::config::Builder> {
+        if let Some(endpoint) = &self.endpoint {
+            self.check_variant()?;
+            check(endpoint)?;
+        }
         // Pinned: a later SDK must not change timeouts and retries behind our back.
         let version = aws_sdk_ecr::config::BehaviorVersion::v2026_01_12();
         let mut builder = match (&self.region, &self.credentials) {
@@ -104,6 +129,9 @@ impl EcrConfig {
                 }
                 if let Some(url) = shared.endpoint_url().and_then(|url| Url::parse(url).ok()) {
                     check(&url)?;
+                    if self.endpoint.is_none() {
+                        self.check_variant()?;
+                    }
                 }
                 aws_sdk_ecr::config::Builder::from(&shared)
             }
@@ -117,8 +145,13 @@ impl EcrConfig {
             builder = builder.credentials_provider(credentials);
         }
         if let Some(endpoint) = &self.endpoint {
-            check(endpoint)?;
             builder = builder.endpoint_url(endpoint.as_str());
+        }
+        if self.fips {
+            builder = builder.use_fips(true);
+        }
+        if self.dual_stack {
+            builder = builder.use_dual_stack(true);
         }
         Ok(builder
             .timeout_config(
@@ -133,6 +166,19 @@ impl EcrConfig {
                     .with_initial_backoff(self.settings.first_pause)
                     .with_max_backoff(self.settings.longest_pause),
             ))
+    }
+}
+
+impl EcrConfig {
+    /// The service's own endpoints have variants, and other ones have none.
+    fn check_variant(&self) -> Result<()> {
+        match self.fips || self.dual_stack {
+            true => Err(invalid(
+                "an endpoint is set together with FIPS or dual-stack, which choose one themselves",
+                "set one or the other; AWS_ENDPOINT_URL sets one too",
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -165,6 +211,8 @@ impl fmt::Debug for EcrConfig {
             )
             .field("credentials", &self.credentials.as_ref().map(|(id, ..)| id))
             .field("operation_timeout", &self.operation_timeout)
+            .field("fips", &self.fips)
+            .field("dual_stack", &self.dual_stack)
             .field("settings", &self.settings)
             .finish()
     }

@@ -1,6 +1,6 @@
 //! The element's trait, thin over the client.
 
-use crate::client::{Ecr, repository_uri};
+use crate::client::Ecr;
 use crate::error::SERVICE;
 use crate::import::import;
 use crate::oci::{Manifest, ManifestContent};
@@ -19,7 +19,7 @@ impl Registry for Ecr {
     }
 
     async fn ensure_repository(&self, repository: &RepositoryName) -> Result<ImageRef> {
-        repository_uri(&self.create_repository_if_missing(repository).await?)
+        Ok(self.create_repository_if_missing(repository).await?.address)
     }
 
     async fn resolve(&self, image: &ImageRef) -> Result<Option<ResolvedImage>> {

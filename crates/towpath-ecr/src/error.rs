@@ -127,11 +127,36 @@ fn kind_of(code: &str, status: u16) -> (ErrorKind, Option<&'static str>) {
         "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
             (ErrorKind::RateLimited, None)
         }
+        "BlockedByOrganizationPolicyException" => (
+            ErrorKind::Denied,
+            Some("a policy of the organisation forbids it, whatever the caller's own permissions"),
+        ),
+        "UnableToAccessSecretException" | "UnableToDecryptSecretValueException" => (
+            ErrorKind::Denied,
+            Some("check the policies of the rule's secret and of the key that it is encrypted with"),
+        ),
+        "KmsException" => (
+            ErrorKind::Conflict,
+            Some(
+                "check that the repository's KMS key is enabled, and that its policy lets the caller use it",
+            ),
+        ),
+        "ImageArchivedException" => (
+            ErrorKind::Conflict,
+            Some("the image is archived: restore it first (UpdateImageStorageClass)"),
+        ),
+        "LayerInaccessibleException" | "ReplicationBackfillInvalidStatusException" => {
+            (ErrorKind::Conflict, None)
+        }
+        "UnsupportedImageTypeException"
+        | "UnsupportedUpstreamRegistryException"
+        | "ImageStorageClassUpdateNotSupportedException" => (ErrorKind::Unsupported, None),
+        code if code.ends_with("InProgressException") => (ErrorKind::Conflict, None),
         code if code.ends_with("NotFoundException") => (ErrorKind::NotFound, None),
         code if code.contains("AlreadyExists") || code.ends_with("NotEmptyException") => {
             (ErrorKind::Conflict, None)
         }
-        code if code.starts_with("UnableToGetUpstream") => (
+        code if code.starts_with("UnableToGetUpstream") || code.starts_with("UnableToListUpstream") => (
             ErrorKind::Unavailable,
             Some(
                 "the upstream registry refused or failed; check that it has the image, and the rule's credentials",
@@ -149,5 +174,105 @@ fn kind_of(code: &str, status: u16) -> (ErrorKind, Option<&'static str>) {
             400..=499 => (ErrorKind::Invalid, None),
             _ => (ErrorKind::Unavailable, None),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every exception of the service's model, all but one of which come with HTTP 400.
+    const MODELLED: &[(&str, ErrorKind)] = &[
+        ("BlockedByOrganizationPolicyException", ErrorKind::Denied),
+        ("EmptyUploadException", ErrorKind::Invalid),
+        ("ExclusionAlreadyExistsException", ErrorKind::Conflict),
+        ("ExclusionNotFoundException", ErrorKind::NotFound),
+        ("ImageAlreadyExistsException", ErrorKind::Conflict),
+        ("ImageArchivedException", ErrorKind::Conflict),
+        ("ImageDigestDoesNotMatchException", ErrorKind::Invalid),
+        ("ImageNotFoundException", ErrorKind::NotFound),
+        (
+            "ImageStorageClassUpdateNotSupportedException",
+            ErrorKind::Unsupported,
+        ),
+        ("ImageTagAlreadyExistsException", ErrorKind::Conflict),
+        ("InvalidLayerException", ErrorKind::Invalid),
+        ("InvalidLayerPartException", ErrorKind::Invalid),
+        ("InvalidParameterException", ErrorKind::Invalid),
+        ("InvalidTagParameterException", ErrorKind::Invalid),
+        ("KmsException", ErrorKind::Conflict),
+        ("LayerAlreadyExistsException", ErrorKind::Conflict),
+        ("LayerInaccessibleException", ErrorKind::Conflict),
+        ("LayerPartTooSmallException", ErrorKind::Invalid),
+        ("LayersNotFoundException", ErrorKind::NotFound),
+        ("LifecyclePolicyNotFoundException", ErrorKind::NotFound),
+        ("LifecyclePolicyPreviewInProgressException", ErrorKind::Conflict),
+        ("LifecyclePolicyPreviewNotFoundException", ErrorKind::NotFound),
+        ("LimitExceededException", ErrorKind::RateLimited),
+        ("PullThroughCacheRuleAlreadyExistsException", ErrorKind::Conflict),
+        ("PullThroughCacheRuleNotFoundException", ErrorKind::NotFound),
+        ("ReferencedImagesNotFoundException", ErrorKind::NotFound),
+        ("RegistryPolicyNotFoundException", ErrorKind::NotFound),
+        ("ReplicationBackfillInProgressException", ErrorKind::Conflict),
+        ("ReplicationBackfillInvalidStatusException", ErrorKind::Conflict),
+        ("ReplicationBackfillNotFoundException", ErrorKind::NotFound),
+        ("RepositoryAlreadyExistsException", ErrorKind::Conflict),
+        ("RepositoryNotEmptyException", ErrorKind::Conflict),
+        ("RepositoryNotFoundException", ErrorKind::NotFound),
+        ("RepositoryPolicyNotFoundException", ErrorKind::NotFound),
+        ("ScanNotFoundException", ErrorKind::NotFound),
+        ("SecretNotFoundException", ErrorKind::NotFound),
+        ("ServerException", ErrorKind::Unavailable),
+        ("SigningConfigurationNotFoundException", ErrorKind::NotFound),
+        ("TemplateAlreadyExistsException", ErrorKind::Conflict),
+        ("TemplateNotFoundException", ErrorKind::NotFound),
+        ("TooManyTagsException", ErrorKind::Invalid),
+        ("UnableToAccessSecretException", ErrorKind::Denied),
+        ("UnableToDecryptSecretValueException", ErrorKind::Denied),
+        ("UnableToGetUpstreamImageException", ErrorKind::Unavailable),
+        ("UnableToGetUpstreamLayerException", ErrorKind::Unavailable),
+        (
+            "UnableToListUpstreamImageReferrersException",
+            ErrorKind::Unavailable,
+        ),
+        ("UnsupportedImageTypeException", ErrorKind::Unsupported),
+        ("UnsupportedUpstreamRegistryException", ErrorKind::Unsupported),
+        ("UploadNotFoundException", ErrorKind::NotFound),
+        ("ValidationException", ErrorKind::Invalid),
+    ];
+
+    #[test]
+    fn every_modelled_error_has_its_kind() {
+        for (code, kind) in MODELLED {
+            let status = if *code == "ServerException" { 500 } else { 400 };
+            assert_eq!(kind_of(code, status).0, *kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_error_falls_by_its_status() {
+        for (status, kind) in [
+            (400, ErrorKind::Invalid),
+            (401, ErrorKind::Unauthenticated),
+            (403, ErrorKind::Denied),
+            (404, ErrorKind::NotFound),
+            (409, ErrorKind::Conflict),
+            (418, ErrorKind::Invalid),
+            (429, ErrorKind::RateLimited),
+            (500, ErrorKind::Unavailable),
+            (503, ErrorKind::Unavailable),
+        ] {
+            for code in ["", "TomorrowsException"] {
+                assert_eq!(kind_of(code, status).0, kind, "{code} {status}");
+            }
+        }
+        for code in ["ThrottlingException", "Throttling", "TooManyRequestsException"] {
+            assert_eq!(kind_of(code, 400).0, ErrorKind::RateLimited, "{code}");
+        }
+        assert_eq!(kind_of("AccessDeniedException", 400).0, ErrorKind::Denied);
+        assert_eq!(
+            kind_of("ExpiredTokenException", 400).0,
+            ErrorKind::Unauthenticated
+        );
     }
 }

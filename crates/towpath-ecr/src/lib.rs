@@ -4,6 +4,8 @@ mod assemble;
 mod batch;
 mod client;
 mod config;
+mod differences;
+mod doctor;
 mod element;
 mod error;
 mod images;
@@ -12,19 +14,34 @@ mod json;
 pub mod oci;
 mod pages;
 mod platform;
+mod policy;
+mod registry_settings;
+mod repositories;
 mod rules;
 mod scanning;
+mod templates;
 mod token;
 
 pub use assemble::source_date_epoch;
 pub use batch::{Batch, BatchFailure, FailureCode, ImageManifest, LayerAvailability, LayerState};
 pub use client::Ecr;
 pub use config::EcrConfig;
+pub use differences::{Difference, Differences, Reconciled};
+pub use doctor::{Checked, Diagnosis, Observation, Outcome};
 pub use images::{
     Described, ImageFilter, ImageId, ImageKey, ImageStatus, Referrer, ReferrerFilter, StoredImage,
 };
+pub use policy::PolicyDocument;
+pub use registry_settings::{
+    AccountSetting, ReplicationConfiguration, ReplicationDestination, ReplicationRule, SigningConfiguration,
+    SigningRule,
+};
+pub use repositories::{
+    DeleteRepository, Encryption, KmsKey, RepositoryDetail, RepositorySettings, TagMutability,
+};
 pub use rules::CacheRule;
 pub use scanning::ManifestScan;
+pub use templates::{AppliedFor, CreationTemplate};
 pub use towpath_core::{
     Cancellation, Digest, ImageRef, Region, RegistryHost, RepositoryName, Secret, Tag, wait,
 };
