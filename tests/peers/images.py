@@ -206,7 +206,7 @@ def session():
         kept = ecr("describe-pull-through-cache-rules")["pullThroughCacheRules"]
         same(sorted(found["upstreamRegistryUrl"] for found in kept), ["public.ecr.aws", "quay.io"])
         same(ecr("validate-pull-through-cache-rule", *rule)["isValid"], True)
-        secret = f"arn:aws:secretsmanager:{lab('AWS_REGION')}:123456789012:secret:ecr-pullthroughcache/x-abcdef"
+        secret = f"arn:aws:secretsmanager:{lab('AWS_REGION')}:123456789012:secret:ecr-pullthroughcache/lab-abcdef"
         updated = ecr("update-pull-through-cache-rule", "--ecr-repository-prefix", "quay", "--credential-arn", secret)
         same(updated["credentialArn"], secret)
         ecr("delete-pull-through-cache-rule", "--ecr-repository-prefix", "quay")

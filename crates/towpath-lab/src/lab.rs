@@ -137,6 +137,12 @@ impl Lab {
             .map(|up| (up.kind().host().to_owned(), up.address()))
             .to_vec();
         let ecr = Ecr::start(config.ecr.clone()).await?;
+        // For rules that are to have one; no upstream that the lab starts needs it.
+        let secret = format!(
+            "arn:aws:secretsmanager:{region}:{}:secret:ecr-pullthroughcache/lab-abcdef",
+            config.ecr.account
+        );
+        ecr.put_secret(&secret, "lab", &Secret::new("lab-access-token"));
 
         let token = github.token(REVIEWER).unwrap_or_else(|| Secret::new(""));
         let url = |text: &str| Url::parse(text).ok();

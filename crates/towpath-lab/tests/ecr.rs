@@ -616,7 +616,7 @@ async fn a_cached_tag_follows_its_upstream_once_it_is_old() {
         .await
         .unwrap();
     let seed = |text: &str| ImageSeed::new().file("text", text);
-    let first = quay.seed_image("a/b", "1", &seed("one")).unwrap();
+    let first = quay.seed_image("aa/b", "1", &seed("one")).unwrap();
     let config = EcrConfig {
         upstreams: vec![("quay.io".into(), quay.address())],
         cache_life: Duration::ZERO,
@@ -626,7 +626,7 @@ async fn a_cached_tag_follows_its_upstream_once_it_is_old() {
     let rule = json!({
         "ecrRepositoryPrefix": "qq",
         "upstreamRegistryUrl": "quay.io",
-        "upstreamRepositoryPrefix": "a",
+        "upstreamRepositoryPrefix": "aa",
     });
     lab.call("CreatePullThroughCacheRule", rule).await;
     let pull = async || {
@@ -637,7 +637,7 @@ async fn a_cached_tag_follows_its_upstream_once_it_is_old() {
             .to_owned()
     };
     assert_eq!(pull().await, first.as_str());
-    let second = quay.seed_image("a/b", "1", &seed("two")).unwrap();
+    let second = quay.seed_image("aa/b", "1", &seed("two")).unwrap();
     let down = Fault::respond("/v2/", StatusCode::BAD_GATEWAY, "");
     quay.faults().inject(down);
     assert_eq!(

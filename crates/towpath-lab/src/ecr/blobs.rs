@@ -81,6 +81,11 @@ impl Blobs {
         self.sizes().get(digest).copied()
     }
 
+    /// Takes a blob for one that is not there.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.sizes().remove(digest);
+    }
+
     pub(super) fn read(&self, digest: &Digest) -> Option<Vec<u8>> {
         self.size(digest)?;
         std::fs::read(self.path(digest)).ok()

@@ -3,8 +3,8 @@
 //! [`Ecr`] is one private registry of one account and region on three ports, over one store: the API (AWS JSON 1.1,
 //! model `AmazonEC2ContainerRegistry_V20150921`, signatures verified), the OCI distribution endpoint, and the storage
 //! that the latter redirects to for the bytes of blobs.
-//! [`Upstream`] is a public registry to pull through from: the ECR public gallery or Quay.io, with token servers of their
-//! own. Their images are synthetic: they are built from the files that a seed names.
+//! [`Upstream`] is a registry to pull through from: the ECR public gallery, Quay.io, Docker Hub and others, with token
+//! servers of their own. Their images are synthetic: they are built from the files that a seed names.
 //!
 //! Where ECR is known to differ from the distribution specification, this does too: Basic authentication only, a
 //! plain-text 401, 403 for an expired token, 201 for a chunk, no `Location` for a manifest, 405 for a manifest it
@@ -15,6 +15,7 @@ mod archive;
 mod blobs;
 mod creation;
 mod distribution;
+mod hosts;
 mod inspect;
 mod lifecycle;
 mod manifest;
@@ -24,6 +25,7 @@ mod pull_through;
 mod registry;
 mod remote;
 mod scan;
+mod secrets;
 mod seed;
 mod spread;
 mod storage;
@@ -33,10 +35,12 @@ mod tokens;
 mod uploads;
 mod upstream;
 
+pub use hosts::UpstreamKind;
 pub use inspect::{ImageState, PullThroughRuleState, RepositoryState};
 pub use scan::{Finding, ScanType};
+pub use secrets::SecretFault;
 pub use seed::ImageSeed;
-pub use upstream::{Upstream, UpstreamConfig, UpstreamKind};
+pub use upstream::{Upstream, UpstreamConfig, UpstreamTrouble};
 
 use crate::server::{Bound, Server};
 use crate::sigv4::Verifier;
@@ -51,7 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::Store;
 use tokens::Tokens;
-use towpath_core::Secret;
+use towpath_core::{Digest, Secret};
 
 /// How a registry is to be set up.
 #[derive(Clone, Debug)]
@@ -147,6 +151,9 @@ struct Service {
     /// Actions of IAM that a test denies.
     denied: Mutex<BTreeSet<String>>,
     blobs_redirected: AtomicBool,
+    secrets: Mutex<HashMap<String, secrets::Stored>>,
+    lazy_layers: AtomicBool,
+    digests_imported: AtomicBool,
 }
 
 impl Ecr {
@@ -187,6 +194,9 @@ impl Ecr {
             chunks_created: AtomicBool::new(true),
             denied: Mutex::default(),
             blobs_redirected: AtomicBool::new(true),
+            secrets: Mutex::default(),
+            lazy_layers: AtomicBool::new(false),
+            digests_imported: AtomicBool::new(true),
             config,
         });
         Ok(Self {
@@ -297,6 +307,35 @@ impl Ecr {
     /// specification.
     pub fn answer_chunks_as_created(&self, created: bool) {
         self.service.chunks_created.store(created, Ordering::Relaxed);
+    }
+
+    /// Whether the layers of a cached image come only when each is asked for. Otherwise, and from the start, all have come
+    /// when the manifest is answered.
+    pub fn cache_layers_lazily(&self, lazily: bool) {
+        self.service.lazy_layers.store(lazily, Ordering::Relaxed);
+    }
+
+    /// Whether an image that is asked for by digest is brought in from the upstream; it is from the start. Users of the
+    /// service report that at times it is not.
+    pub fn cache_digests(&self, imported: bool) {
+        self.service.digests_imported.store(imported, Ordering::Relaxed);
+    }
+
+    /// Takes a blob or a manifest out of a repository, as if its import had not come so far; whether it was there. The tags
+    /// and the indexes that name it stay.
+    pub fn lose(&self, repository: &str, digest: &Digest) -> bool {
+        let mut store = self.service.store();
+        let Some(found) = store.repositories.get_mut(repository) else {
+            return false;
+        };
+        let held = found.images.contains_key(digest);
+        found.remove(digest);
+        let lost = found.blobs.remove(digest) | held;
+        let mut others = store.repositories.values();
+        if !others.any(|other| other.blobs.contains(digest)) {
+            self.service.blobs.forget(digest);
+        }
+        lost
     }
 }
 

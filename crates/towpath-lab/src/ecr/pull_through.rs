@@ -3,13 +3,16 @@
 //! Follows "Sync an upstream registry with an Amazon ECR private registry" of the user guide. The first pull makes the
 //! repository and copies the image; of an index, with every child. Later pulls of a digest never ask the upstream; those
 //! of a tag ask once the cached one is a day old, and are served from the cache where the upstream cannot be reached.
+//! A repository that was made by hand below the prefix of a rule is filled like one of the cache's own.
 
 use super::Service;
 use super::manifest::Manifest;
 use super::remote::{Fetched, Remote};
+use super::secrets::{Login, SecretFault};
 use super::store::{Push, Reference, Rule};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use towpath_core::Digest;
 
@@ -21,6 +24,10 @@ const MAX_DEPTH: usize = 3;
 pub(super) enum PullFailure {
     NotFound,
     Denied,
+    /// The upstream does not take the login of the rule, or refuses it the image.
+    LoginRefused,
+    /// The secret of the rule cannot be used.
+    Secret(SecretFault),
     TooManyRequests,
     Unavailable(String),
 }
@@ -47,7 +54,9 @@ pub(super) async fn ensure(service: &Service, name: &str, reference: &Reference)
     let Some((prefix, rule, upstream)) = service.store().pull_through(name) else {
         return Ok(());
     };
-    if !service.may_import(name, &prefix) {
+    let by_digest = matches!(reference, Reference::Digest(_));
+    if !service.may_import(name, &prefix) || (by_digest && !service.digests_imported.load(Ordering::Relaxed))
+    {
         // The service answers as if there were no rule.
         return Ok(());
     }
@@ -64,14 +73,38 @@ pub(super) async fn ensure(service: &Service, name: &str, reference: &Reference)
     }
 }
 
-/// Whether a rule covers this name, and the repository is the cache's own or not there yet.
+/// Sees to it that a blob is in the store that an image of the cache names.
+pub(super) async fn ensure_blob(service: &Service, name: &str, digest: &Digest) -> Result<(), PullFailure> {
+    let lacking = {
+        let store = service.store();
+        let repository = store.repositories.get(name);
+        repository.is_some_and(|repository| {
+            repository.references(digest)
+                && !(repository.blobs.contains(digest) && service.blobs.size(digest).is_some())
+        })
+    };
+    if !lacking || !covered(service, name) {
+        return Ok(());
+    }
+    let _importing = service.importing.lock().await;
+    let Some((prefix, rule, upstream)) = service.store().pull_through(name) else {
+        return Ok(());
+    };
+    if !service.may_import(name, &prefix) {
+        return Ok(());
+    }
+    service
+        .remote(&rule, &upstream)?
+        .blob(&service.blobs, digest)
+        .await?;
+    if let Some(repository) = service.store().repositories.get_mut(name) {
+        repository.blobs.insert(digest.clone());
+    }
+    Ok(())
+}
+
 fn covered(service: &Service, name: &str) -> bool {
-    let store = service.store();
-    let foreign = store
-        .repositories
-        .get(name)
-        .is_some_and(|repository| repository.pull_through.is_none());
-    !foreign && super::store::is_repository_name(name) && store.pull_through(name).is_some()
+    super::store::is_repository_name(name) && service.store().pull_through(name).is_some()
 }
 
 fn cached(service: &Service, name: &str, reference: &Reference) -> Cached {
@@ -83,8 +116,9 @@ fn cached(service: &Service, name: &str, reference: &Reference) -> Cached {
         (None, _) => Cached::No,
         (Some(_), Reference::Digest(_)) => Cached::Fresh,
         (Some(_), Reference::Tag(tag)) => {
+            // What was pushed here never came from the upstream, and is not compared with it.
             let checked = repository.checked.get(tag);
-            let fresh = checked.is_some_and(|checked| checked.elapsed() < service.config.cache_life);
+            let fresh = checked.is_none_or(|checked| checked.elapsed() < service.config.cache_life);
             if fresh { Cached::Fresh } else { Cached::Stale }
         }
     }
@@ -98,8 +132,7 @@ async fn import(
     upstream: &str,
     reference: &Reference,
 ) -> Result<(), PullFailure> {
-    let address = service.upstream(&rule.upstream_url)?;
-    let mut remote = Remote::new(service.remote_client()?, address, upstream);
+    let mut remote = service.remote(rule, upstream)?;
     let wanted = match reference {
         Reference::Tag(tag) => tag.clone(),
         Reference::Digest(digest) => digest.to_string(),
@@ -119,8 +152,15 @@ async fn import(
         let parsed = Manifest::parse(&manifest.bytes, manifest.media_type.as_deref())
             .map_err(PullFailure::Unavailable)?;
         for blob in parsed.blobs() {
-            remote.blob(&service.blobs, &blob.digest).await?;
-            blobs.insert(blob.digest.clone());
+            if service.lazy_layers.load(Ordering::Relaxed) {
+                continue;
+            }
+            match remote.blob(&service.blobs, &blob.digest).await {
+                Ok(()) => blobs.insert(blob.digest.clone()),
+                // The manifest is served all the same: what is missing shows when it is asked for.
+                Err(PullFailure::NotFound) => false,
+                Err(failure) => return Err(failure),
+            };
         }
         if depth > MAX_DEPTH && !parsed.children.is_empty() {
             return Err(PullFailure::Unavailable(format!(
@@ -129,7 +169,11 @@ async fn import(
         }
         for child in &parsed.children {
             if !fetched.iter().any(|(known, _)| known.digest == child.digest) {
-                fetched.push((remote.manifest(child.digest.as_str()).await?, depth));
+                match remote.manifest(child.digest.as_str()).await {
+                    Ok(child) => fetched.push((child, depth)),
+                    Err(PullFailure::NotFound) => {}
+                    Err(failure) => return Err(failure),
+                }
             }
         }
         next += 1;
@@ -139,6 +183,21 @@ async fn import(
 }
 
 impl Service {
+    /// The repository at the upstream of a rule, with the login of the rule's secret.
+    fn remote<'a>(&'a self, rule: &Rule, repository: &'a str) -> Result<Remote<'a>, PullFailure> {
+        let login: Option<Login> = match &rule.credential_arn {
+            Some(arn) => Some(self.secret(arn).map_err(PullFailure::Secret)?),
+            None => None,
+        };
+        let address = self.upstream(&rule.upstream_url)?;
+        Ok(Remote::new(self.remote_client()?, address, repository, login))
+    }
+
+    /// Tries a rule: its secret, its upstream, and the one at the other.
+    pub(super) async fn try_rule(&self, rule: &Rule) -> Result<(), PullFailure> {
+        self.remote(rule, "")?.check().await
+    }
+
     fn upstream(&self, url: &str) -> Result<SocketAddr, PullFailure> {
         let address = self.upstreams.get(url).copied();
         address.ok_or_else(|| PullFailure::Unavailable(format!("no route to {url}")))
@@ -195,6 +254,7 @@ impl Service {
                 digest: Some(manifest.digest),
                 tag: tag.clone(),
                 must_change: false,
+                parts_follow: true,
             };
             store.push(&self.blobs, push).map_err(|refused| {
                 PullFailure::Unavailable(format!("its image cannot be stored: {refused:?}"))

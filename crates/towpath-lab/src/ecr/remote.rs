@@ -1,9 +1,11 @@
-//! How the registry pulls from an upstream: the distribution protocol with anonymous Bearer tokens, over real HTTP.
+//! How the registry pulls from an upstream: the distribution protocol with Bearer tokens, over real HTTP. The tokens are
+//! anonymous ones, unless the rule has a secret.
 
 use super::blobs::Blobs;
 use super::distribution::CONTENT_DIGEST;
 use super::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_BYTES, OCI_INDEX, OCI_MANIFEST};
 use super::pull_through::PullFailure;
+use super::secrets::Login;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use reqwest::{Response, StatusCode, header};
@@ -16,6 +18,7 @@ pub(super) struct Remote<'a> {
     client: &'a reqwest::Client,
     address: SocketAddr,
     repository: &'a str,
+    login: Option<Login>,
     token: Option<Secret>,
 }
 
@@ -32,11 +35,17 @@ struct TokenAnswer {
 }
 
 impl<'a> Remote<'a> {
-    pub(super) fn new(client: &'a reqwest::Client, address: SocketAddr, repository: &'a str) -> Self {
+    pub(super) fn new(
+        client: &'a reqwest::Client,
+        address: SocketAddr,
+        repository: &'a str,
+        login: Option<Login>,
+    ) -> Self {
         Self {
             client,
             address,
             repository,
+            login,
             token: None,
         }
     }
@@ -51,6 +60,18 @@ impl<'a> Remote<'a> {
             .get(CONTENT_DIGEST)
             .and_then(|value| value.to_str().ok());
         Ok(digest.and_then(|digest| digest.parse().ok()))
+    }
+
+    /// Whether the upstream answers, and its token server takes the login.
+    pub(super) async fn check(&mut self) -> Result<(), PullFailure> {
+        let url = format!("http://{}/v2/", self.address);
+        let response = self.client.get(url).send().await;
+        let response = response.map_err(|error| unavailable(&error))?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED => self.authorize(&response).await.map(|_| ()),
+            status if status.is_success() => Ok(()),
+            status => Err(PullFailure::Unavailable(format!("it answered {status}"))),
+        }
     }
 
     pub(super) async fn manifest(&mut self, reference: &str) -> Result<Fetched, PullFailure> {
@@ -126,7 +147,7 @@ impl<'a> Remote<'a> {
                     challenged = true;
                     self.token = Some(self.authorize(&response).await?);
                 }
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(PullFailure::Denied),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
                 StatusCode::NOT_FOUND => return Err(PullFailure::NotFound),
                 StatusCode::TOO_MANY_REQUESTS => return Err(PullFailure::TooManyRequests),
                 status => return Err(PullFailure::Unavailable(format!("it answered {status}"))),
@@ -138,10 +159,13 @@ impl<'a> Remote<'a> {
         let challenge = response.headers().get(header::WWW_AUTHENTICATE);
         let challenge = challenge
             .and_then(|value| value.to_str().ok())
-            .ok_or(PullFailure::Denied)?;
-        let fields = challenge.strip_prefix("Bearer ").ok_or(PullFailure::Denied)?;
-        let realm = field(fields, "realm").ok_or(PullFailure::Denied)?;
+            .ok_or_else(|| self.denied())?;
+        let fields = challenge.strip_prefix("Bearer ").ok_or_else(|| self.denied())?;
+        let realm = field(fields, "realm").ok_or_else(|| self.denied())?;
         let mut request = self.client.get(realm);
+        if let Some(login) = &self.login {
+            request = request.basic_auth(&login.username, Some(login.token.expose()));
+        }
         for name in ["service", "scope"] {
             if let Some(value) = field(fields, name) {
                 request = request.query(&[(name, value)]);
@@ -150,11 +174,23 @@ impl<'a> Remote<'a> {
         let response = request.send().await.map_err(|error| unavailable(&error))?;
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS => return Err(PullFailure::TooManyRequests),
-            status if !status.is_success() => return Err(PullFailure::Denied),
+            status if status.is_server_error() => {
+                return Err(PullFailure::Unavailable(format!(
+                    "its token server answered {status}"
+                )));
+            }
+            status if !status.is_success() => return Err(self.denied()),
             _ => {}
         }
         let answer: TokenAnswer = response.json().await.map_err(|error| unavailable(&error))?;
         Ok(Secret::new(answer.token))
+    }
+
+    fn denied(&self) -> PullFailure {
+        match self.login {
+            Some(_) => PullFailure::LoginRefused,
+            None => PullFailure::Denied,
+        }
     }
 }
 

@@ -121,6 +121,8 @@ pub(super) struct Push<'a> {
     pub(super) tag: Option<String>,
     /// Whether storing what is there already is an error, as it is for `PutImage`.
     pub(super) must_change: bool,
+    /// Whether what it names may come later, as it does in the cache.
+    pub(super) parts_follow: bool,
 }
 
 /// Why a manifest was not stored.
@@ -206,7 +208,8 @@ impl Repository {
         self.images.insert(digest.clone(), image);
     }
 
-    fn remove(&mut self, digest: &Digest) {
+    /// Takes an image out, whatever names it.
+    pub(super) fn remove(&mut self, digest: &Digest) {
         let Some(image) = self.images.remove(digest) else {
             return;
         };
@@ -348,7 +351,7 @@ impl Store {
         let absent = |blob: &Digest| !repository.blobs.contains(blob) || blobs.size(blob).is_none();
         let layers: BTreeSet<Digest> = manifest.blobs().map(|blob| blob.digest.clone()).collect();
         let missing: Vec<Digest> = layers.into_iter().filter(absent).collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !push.parts_follow {
             return Err(PushRefused::LayersMissing(missing));
         }
         let children: BTreeSet<Digest> = manifest
@@ -360,7 +363,7 @@ impl Store {
             .into_iter()
             .filter(|child| !repository.images.contains_key(child))
             .collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !push.parts_follow {
             return Err(PushRefused::ImagesMissing(missing));
         }
         let tagged = push.tag.as_ref().and_then(|tag| repository.tags.get(tag));

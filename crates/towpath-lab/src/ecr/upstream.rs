@@ -1,11 +1,13 @@
-//! A public registry to pull through from, read-only for clients: the ECR public gallery or Quay.io.
+//! A registry to pull through from, read-only for clients: the ECR public gallery, Quay.io, Docker Hub and others.
 //!
-//! Both want a Bearer token even from anonymous clients, and lead to their own token servers in the challenge: the gallery
-//! with the fixed scope `aws`, Quay with the repository and `pull`. Quay does not say whether a repository is missing or
-//! private: it answers 401 to both.
+//! All but `registry.k8s.io` want a Bearer token even from anonymous clients, and lead to their own token servers in the
+//! challenge: the gallery with the fixed scope `aws`, the others with the repository and `pull`. Those do not say whether a
+//! repository is missing or private: they answer 401 to both. A token server takes a user name and an access token as
+//! Basic authentication, refuses wrong ones, and grants what the account may read, private repositories included.
 
 use super::blobs::Blobs;
 use super::distribution::{API_VERSION, Refused, Route, manifest_response, page, parameters};
+use super::hosts::UpstreamKind;
 use super::lock;
 use super::seed::ImageSeed;
 use super::store::Reference;
@@ -18,21 +20,30 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use towpath_core::Digest;
+use towpath_core::{Digest, Secret};
 
-/// Which registry an [`Upstream`] stands for.
+/// What an upstream does instead of serving images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamKind {
-    /// `public.ecr.aws`.
-    EcrPublic,
-    /// `quay.io`.
-    Quay,
+#[non_exhaustive]
+pub enum UpstreamTrouble {
+    /// It answers 403 to whoever asks.
+    Denied,
+    /// It answers 429, `toomanyrequests`; with a `Retry-After` where one is given. Docker Hub counts only manifests, and
+    /// not by `HEAD`.
+    RateLimited {
+        /// For how long.
+        retry_after: Option<Duration>,
+    },
+    /// It answers 503 to everything.
+    Down,
 }
 
 /// How an upstream is to be set up.
@@ -81,30 +92,16 @@ struct Site {
     repositories: Mutex<BTreeMap<String, Contents>>,
     blobs: Blobs,
     tokens: Tokens,
+    accounts: Mutex<BTreeMap<String, Secret>>,
+    trouble: Mutex<Option<UpstreamTrouble>>,
 }
 
 #[derive(Debug, Default)]
 struct Contents {
-    manifests: BTreeMap<Digest, (&'static str, Bytes)>,
+    private: bool,
+    manifests: BTreeMap<Digest, (String, Bytes)>,
     tags: BTreeMap<String, Digest>,
     blobs: BTreeSet<Digest>,
-}
-
-impl UpstreamKind {
-    /// The host name that pull-through rules name it by.
-    pub fn host(self) -> &'static str {
-        match self {
-            Self::EcrPublic => "public.ecr.aws",
-            Self::Quay => "quay.io",
-        }
-    }
-
-    fn token_path(self) -> &'static str {
-        match self {
-            Self::EcrPublic => "/token/",
-            Self::Quay => "/v2/auth",
-        }
-    }
 }
 
 impl Upstream {
@@ -119,6 +116,8 @@ impl Upstream {
             repositories: Mutex::default(),
             blobs: Blobs::new()?,
             tokens: Tokens::default(),
+            accounts: Mutex::default(),
+            trouble: Mutex::default(),
             config,
         });
         let router = Router::new()
@@ -152,10 +151,61 @@ impl Upstream {
             last = Digest::sha256_of(&bytes);
             contents
                 .manifests
-                .insert(last.clone(), (media_type, bytes.into()));
+                .insert(last.clone(), (media_type.to_owned(), bytes.into()));
         }
         contents.tags.insert(tag.to_owned(), last.clone());
         Ok(last)
+    }
+
+    /// Puts a manifest or an index in as it is, whatever it names, and a tag on it where one is given.
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Digest {
+        let digest = Digest::sha256_of(bytes);
+        let mut repositories = lock(&self.site.repositories);
+        let contents = repositories.entry(repository.to_owned()).or_default();
+        let manifest = (media_type.to_owned(), Bytes::copy_from_slice(bytes));
+        contents.manifests.insert(digest.clone(), manifest);
+        if let Some(tag) = tag {
+            contents.tags.insert(tag.to_owned(), digest.clone());
+        }
+        digest
+    }
+
+    /// Removes a tag, or by digest a manifest with its tags or a blob; whether there was one.
+    pub fn remove(&self, repository: &str, reference: &str) -> bool {
+        let mut repositories = lock(&self.site.repositories);
+        let Some(contents) = repositories.get_mut(repository) else {
+            return false;
+        };
+        match Reference::parse(reference) {
+            Some(Reference::Tag(tag)) => contents.tags.remove(&tag).is_some(),
+            Some(Reference::Digest(digest)) => {
+                contents.tags.retain(|_, tagged| *tagged != digest);
+                contents.manifests.remove(&digest).is_some() | contents.blobs.remove(&digest)
+            }
+            None => false,
+        }
+    }
+
+    /// Makes a repository private: only who has an account may pull from it.
+    pub fn make_private(&self, repository: &str) {
+        let mut repositories = lock(&self.site.repositories);
+        repositories.entry(repository.to_owned()).or_default().private = true;
+    }
+
+    /// Opens an account, or gives it another access token.
+    pub fn add_account(&self, username: &str, access_token: &Secret) {
+        lock(&self.site.accounts).insert(username.to_owned(), access_token.clone());
+    }
+
+    /// Sets what it does instead of serving images; `None` ends it.
+    pub fn set_trouble(&self, trouble: Option<UpstreamTrouble>) {
+        *lock(&self.site.trouble) = trouble;
     }
 
     /// Which registry it stands for.
@@ -193,19 +243,27 @@ impl Upstream {
     }
 }
 
-/// The token endpoint. Anyone gets a token; what it is good for is in its scope.
+/// The token endpoint. Anyone gets a token, unless with a wrong login; what it is good for is in its scope.
 async fn token(State(site): State<Arc<Site>>, request: Request) -> Response {
+    if let Some(response) = site.in_trouble(None, request.method()) {
+        return response;
+    }
+    let Ok(known) = site.login(request.headers()) else {
+        let body = axum::Json(json!({"details": "incorrect username or password"}));
+        return (StatusCode::UNAUTHORIZED, body).into_response();
+    };
     let query = request.uri().query();
     let scope = match site.config.kind {
         // Clients such as skopeo ask for a repository here, whatever the challenge says, and are served.
         UpstreamKind::EcrPublic => "aws".to_owned(),
-        UpstreamKind::Quay => {
+        _ => {
             let repositories = lock(&site.repositories);
             let granted = parameters(query, "scope").into_iter().filter(|scope| {
                 let name = scope
                     .strip_prefix("repository:")
                     .and_then(|rest| rest.split(':').next());
-                name.is_some_and(|name| repositories.contains_key(name))
+                name.and_then(|name| repositories.get(name))
+                    .is_some_and(|contents| known || !contents.private)
             });
             granted
                 .filter_map(|scope| scope.rsplit_once(':').map(|(what, _)| format!("{what}:pull")))
@@ -224,6 +282,9 @@ async fn serve(State(site): State<Arc<Site>>, request: Request) -> Response {
     if let Some(response) = site.challenge(&route, request.headers()) {
         return response;
     }
+    if let Some(response) = site.in_trouble(Some(&route), request.method()) {
+        return response;
+    }
     let (parts, _) = request.into_parts();
     let mut response = match site.read(route, &parts).await {
         Ok(response) => response,
@@ -236,6 +297,59 @@ async fn serve(State(site): State<Arc<Site>>, request: Request) -> Response {
 }
 
 impl Site {
+    /// Whether a request has a login that is right; an error where it has one that is wrong.
+    fn login(&self, headers: &HeaderMap) -> Result<bool, ()> {
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Ok(false);
+        };
+        let basic = value.to_str().ok().and_then(|value| value.strip_prefix("Basic "));
+        let decoded = basic.and_then(|basic| STANDARD.decode(basic).ok());
+        let text = decoded
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or(())?;
+        let (username, token) = text.split_once(':').ok_or(())?;
+        let accounts = lock(&self.accounts);
+        let right = accounts
+            .get(username)
+            .is_some_and(|known| known.expose() == token);
+        right.then_some(true).ok_or(())
+    }
+
+    /// What is answered instead of an image, or of a token where there is no route.
+    fn in_trouble(&self, route: Option<&Route>, method: &Method) -> Option<Response> {
+        let trouble = (*lock(&self.trouble))?;
+        let manifest = matches!(route, Some(Route::Manifest { .. }));
+        let content = manifest || matches!(route, Some(Route::Blob { .. } | Route::Tags { .. }));
+        match trouble {
+            UpstreamTrouble::Down => {
+                let refused = Refused::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "UNAVAILABLE",
+                    "service unavailable",
+                );
+                Some(refused.into_response())
+            }
+            UpstreamTrouble::Denied if content => {
+                let message = "requested access to the resource is denied";
+                Some(Refused::new(StatusCode::FORBIDDEN, "DENIED", message).into_response())
+            }
+            UpstreamTrouble::RateLimited { retry_after } if content => {
+                if self.config.kind.counts_only_get() && !(manifest && method == Method::GET) {
+                    return None;
+                }
+                let message = "You have reached your pull rate limit.";
+                let mut response =
+                    Refused::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message).into_response();
+                if let Some(pause) = retry_after {
+                    let seconds = HeaderValue::from(pause.as_secs());
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                }
+                Some(response)
+            }
+            UpstreamTrouble::Denied | UpstreamTrouble::RateLimited { .. } => None,
+        }
+    }
+
     async fn read(&self, route: Route, request: &Parts) -> Result<Response, Refused> {
         let method = &request.method;
         if method != Method::GET && method != Method::HEAD {
@@ -291,6 +405,9 @@ impl Site {
 
     /// The challenge to a request whose token is not good for what it asks; `None` lets it in.
     fn challenge(&self, route: &Route, headers: &HeaderMap) -> Option<Response> {
+        if self.config.kind == UpstreamKind::Kubernetes {
+            return None;
+        }
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
@@ -305,18 +422,12 @@ impl Site {
             return None;
         }
         let kind = self.config.kind;
-        let (code, message) = match kind {
-            UpstreamKind::EcrPublic => ("DENIED", "Not Authorized"),
-            UpstreamKind::Quay => (
-                "UNAUTHORIZED",
-                "access to the requested resource is not authorized",
-            ),
-        };
+        let (code, message) = kind.unauthorized();
         let mut challenge = format!(
             "Bearer realm=\"http://{}{}\",service=\"{}\"",
             self.address,
             kind.token_path(),
-            kind.host()
+            kind.service()
         );
         if let Some(scope) = needed {
             challenge.push_str(&format!(",scope=\"{scope}\""));
@@ -329,18 +440,15 @@ impl Site {
     }
 
     fn scope(&self, route: &Route) -> Option<String> {
-        let name = match (self.config.kind, route) {
-            (UpstreamKind::EcrPublic, _) => return Some("aws".into()),
-            (UpstreamKind::Quay, Route::Base | Route::Catalog) => return None,
-            (
-                UpstreamKind::Quay,
-                Route::Manifest { name, .. }
-                | Route::Blob { name, .. }
-                | Route::Uploads { name }
-                | Route::Upload { name, .. }
-                | Route::Tags { name }
-                | Route::Referrers { name, .. },
-            ) => name,
+        let name = match route {
+            _ if self.config.kind == UpstreamKind::EcrPublic => return Some("aws".into()),
+            Route::Base | Route::Catalog => return None,
+            Route::Manifest { name, .. }
+            | Route::Blob { name, .. }
+            | Route::Uploads { name }
+            | Route::Upload { name, .. }
+            | Route::Tags { name }
+            | Route::Referrers { name, .. } => name,
         };
         Some(format!("repository:{name}:pull"))
     }

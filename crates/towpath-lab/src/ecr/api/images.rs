@@ -2,6 +2,7 @@
 
 use super::super::Service;
 use super::super::pull_through::{self as cache, PullFailure};
+use super::super::secrets::LOGIN_FAILED;
 use super::super::store::{DeleteRefused, Image, Push, PushRefused, Reference, Repository, is_tag};
 use super::Answer;
 use super::error::ApiError;
@@ -62,7 +63,9 @@ pub(super) async fn batch_get(service: &Service, input: Batch) -> Answer {
         let code = match (id.check(), upstream) {
             (Err(code), _) => code,
             (Ok(()), Some(PullFailure::TooManyRequests)) => "UpstreamTooManyRequests",
-            (Ok(()), Some(PullFailure::Denied)) => "UpstreamAccessDenied",
+            (Ok(()), Some(PullFailure::Denied | PullFailure::LoginRefused | PullFailure::Secret(_))) => {
+                "UpstreamAccessDenied"
+            }
             (Ok(()), Some(PullFailure::Unavailable(_))) => "UpstreamUnavailable",
             (Ok(()), Some(PullFailure::NotFound)) => "ImageNotFound",
             (Ok(()), None) => match id.find(repository) {
@@ -114,6 +117,7 @@ pub(super) fn put(service: &Service, input: Put) -> Answer {
         digest,
         tag: input.image_tag.clone(),
         must_change: true,
+        parts_follow: false,
     };
     let digest = store
         .push(&service.blobs, push)
@@ -240,6 +244,8 @@ fn upstream_error(failure: &PullFailure) -> ApiError {
     let reason = match failure {
         PullFailure::NotFound => "Requested image not found",
         PullFailure::Denied => reason("UpstreamAccessDenied"),
+        PullFailure::LoginRefused => LOGIN_FAILED,
+        PullFailure::Secret(fault) => fault.message(),
         PullFailure::TooManyRequests => reason("UpstreamTooManyRequests"),
         PullFailure::Unavailable(reason) => reason,
     };

@@ -158,7 +158,7 @@ async fn dispatch(service: &Service, operation: &str, body: &[u8]) -> Answer {
         "UpdatePullThroughCacheRule" => pull_through::update(service, read(body)?),
         "UpdateRepositoryCreationTemplate" => templates::update(service, read(body)?),
         "UploadLayerPart" => layers::upload_part(service, read(body)?).await,
-        "ValidatePullThroughCacheRule" => pull_through::validate(service, read(body)?),
+        "ValidatePullThroughCacheRule" => pull_through::validate(service, read(body)?).await,
         _ => Err(ApiError::unknown_operation()),
     }
 }

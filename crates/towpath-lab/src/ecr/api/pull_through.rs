@@ -1,7 +1,9 @@
 //! Operations on pull-through cache rules.
 
 use super::super::Service;
+use super::super::pull_through::PullFailure;
 use super::super::scan::seconds;
+use super::super::secrets::{LOGIN_FAILED, SecretFault};
 use super::super::store::Rule;
 use super::Answer;
 use super::error::ApiError;
@@ -9,6 +11,7 @@ use super::pages::{page, with_token};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use towpath_core::{RegistryHost, RepositoryName};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +46,10 @@ pub(super) struct Describe {
     max_results: Option<i64>,
 }
 
+const PREFIX: &str = "must satisfy regular expression \
+    '^([a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*(\\/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*)*\\/?|ROOT)$', and have length between 2 and \
+    30";
+
 /// What a kind of upstream needs to be pulled from.
 #[derive(PartialEq)]
 enum Needs {
@@ -54,10 +61,7 @@ enum Needs {
 pub(super) fn create(service: &Service, input: Create) -> Answer {
     let prefix = input.ecr_repository_prefix.trim_end_matches('/').to_owned();
     if !is_prefix(&prefix) {
-        return Err(ApiError::invalid(
-            "ecrRepositoryPrefix",
-            "must satisfy regular expression '((?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*/?|ROOT)'",
-        ));
+        return Err(ApiError::invalid("ecrRepositoryPrefix", PREFIX));
     }
     let url = input.upstream_registry_url;
     let unsupported = |message: String| Err(ApiError::new("UnsupportedUpstreamRegistryException", message));
@@ -75,18 +79,18 @@ pub(super) fn create(service: &Service, input: Create) -> Answer {
         ));
     }
     let credential = input.credential_arn.as_deref();
-    if credential.is_some_and(|arn| !arn.contains(":secret:ecr-pullthroughcache/")) {
-        return Err(ApiError::invalid(
-            "credentialArn",
-            "the secret must have a name that starts with 'ecr-pullthroughcache/'",
-        ));
-    }
+    check_credential(service, credential)?;
+    let across_accounts = !url.starts_with(&format!("{}.", service.config.account));
     if (needs == Needs::Secret && credential.is_none())
-        || (needs == Needs::Role && input.custom_role_arn.is_none())
+        || (needs == Needs::Role && across_accounts && input.custom_role_arn.is_none())
     {
         return unsupported(format!("The upstream registry '{url}' requires authentication"));
     }
     let upstream_prefix = input.upstream_repository_prefix.unwrap_or_else(|| "ROOT".into());
+    let upstream_prefix = upstream_prefix.trim_end_matches('/').to_owned();
+    if !is_prefix(&upstream_prefix) {
+        return Err(ApiError::invalid("upstreamRepositoryPrefix", PREFIX));
+    }
     if prefix == "ROOT" && upstream_prefix != "ROOT" {
         return Err(ApiError::new(
             "ValidationException",
@@ -159,6 +163,10 @@ pub(super) fn delete(service: &Service, input: Named) -> Answer {
 
 pub(super) fn update(service: &Service, input: Update) -> Answer {
     let prefix = input.ecr_repository_prefix;
+    if !service.store().rules.contains_key(&prefix) {
+        return Err(no_rule(service, &prefix));
+    }
+    check_credential(service, input.credential_arn.as_deref())?;
     let mut store = service.store();
     let rule = store
         .rules
@@ -174,27 +182,59 @@ pub(super) fn update(service: &Service, input: Update) -> Answer {
     Ok(answer)
 }
 
-/// A rule is valid where its upstream can be reached; the two that need no credentials always can be.
-pub(super) fn validate(service: &Service, input: Named) -> Answer {
+/// A rule is valid where its upstream can be reached and takes the login of its secret.
+pub(super) async fn validate(service: &Service, input: Named) -> Answer {
     let prefix = input.ecr_repository_prefix;
-    let store = service.store();
-    let rule = store
-        .rules
-        .get(&prefix)
-        .ok_or_else(|| no_rule(service, &prefix))?;
-    let reachable = service.upstreams.contains_key(&rule.upstream_url);
-    let mut answer = describe_one(service, &prefix, rule);
+    let rule = service.store().rules.get(&prefix).cloned();
+    let rule = rule.ok_or_else(|| no_rule(service, &prefix))?;
+    let failure = match service.try_rule(&rule).await {
+        Ok(()) => None,
+        Err(PullFailure::Secret(fault)) => Some(fault.message().to_owned()),
+        Err(PullFailure::LoginRefused | PullFailure::Denied) => Some(LOGIN_FAILED.to_owned()),
+        Err(PullFailure::TooManyRequests) => Some("The upstream registry is throttling requests".to_owned()),
+        Err(PullFailure::NotFound | PullFailure::Unavailable(_)) => Some(format!(
+            "The upstream registry '{}' cannot be reached",
+            rule.upstream_url
+        )),
+    };
+    let mut answer = describe_one(service, &prefix, &rule);
     for name in ["createdAt", "updatedAt", "upstreamRegistry"] {
         remove(&mut answer, name);
     }
-    answer["isValid"] = json!(reachable);
-    if !reachable {
-        answer["failure"] = json!(format!(
-            "The upstream registry '{}' cannot be reached",
-            rule.upstream_url
-        ));
+    answer["isValid"] = json!(failure.is_none());
+    if let Some(failure) = failure {
+        answer["failure"] = json!(failure);
     }
     Ok(answer)
+}
+
+/// Checks the ARN of a secret, and that the service can use what it names.
+fn check_credential(service: &Service, arn: Option<&str>) -> Result<(), ApiError> {
+    let Some(arn) = arn else {
+        return Ok(());
+    };
+    let name = arn
+        .split_once(":secret:ecr-pullthroughcache/")
+        .map(|(_, name)| name);
+    let is_arn = arn.starts_with("arn:aws") && arn.contains(":secretsmanager:");
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
+    let fits = name.is_some_and(|name| !name.is_empty() && name.chars().all(allowed));
+    if !is_arn || !fits || !(50..=612).contains(&arn.len()) {
+        return Err(ApiError::invalid(
+            "credentialArn",
+            "must satisfy regular expression \
+             '^arn:aws(-\\w+)*:secretsmanager:[a-zA-Z0-9-:]+:secret:ecr\\-pullthroughcache\\/[a-zA-Z0-9\\/_+=.@-]+$', and \
+             have length between 50 and 612",
+        ));
+    }
+    service.secret(arn).map(|_| ()).map_err(|fault| {
+        let kind = match fault {
+            SecretFault::NotFound => "SecretNotFoundException",
+            SecretFault::NotAccessible => "UnableToAccessSecretException",
+            SecretFault::NotDecryptable => "UnableToDecryptSecretValueException",
+        };
+        ApiError::new(kind, fault.message())
+    })
 }
 
 fn describe_one(service: &Service, prefix: &str, rule: &Rule) -> Value {
@@ -235,7 +275,7 @@ fn no_rule(service: &Service, prefix: &str) -> ApiError {
 }
 
 fn is_prefix(prefix: &str) -> bool {
-    prefix == "ROOT" || (prefix.len() <= 30 && super::super::store::is_repository_name(prefix))
+    prefix == "ROOT" || ((2..=30).contains(&prefix.len()) && RepositoryName::new(prefix).is_ok())
 }
 
 /// The name of an upstream by its URL, and what it needs.
@@ -249,7 +289,7 @@ fn kind_of(url: &str) -> Option<(&'static str, Needs)> {
         "registry.gitlab.com" => Some(("gitlab-container-registry", Needs::Secret)),
         "cgr.dev" => Some(("chainguard", Needs::Secret)),
         _ if url.ends_with(".azurecr.io") => Some(("azure-container-registry", Needs::Secret)),
-        _ if url.contains(".dkr.ecr.") && url.ends_with(".amazonaws.com") => Some(("ecr", Needs::Role)),
+        _ if RegistryHost::new(url).is_ok_and(|host| host.ecr().is_some()) => Some(("ecr", Needs::Role)),
         _ => None,
     }
 }

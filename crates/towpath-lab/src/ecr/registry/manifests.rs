@@ -98,6 +98,7 @@ pub(super) async fn put(
         digest,
         tag,
         must_change: false,
+        parts_follow: false,
     };
     service.create_on_push(name);
     let mut store = service.store();

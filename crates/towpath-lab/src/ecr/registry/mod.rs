@@ -8,6 +8,7 @@ mod uploads;
 use super::Service;
 use super::distribution::{API_VERSION, CONTENT_DIGEST, Refused, Route, page};
 use super::pull_through::{self, PullFailure};
+use super::secrets::LOGIN_FAILED;
 use super::store::{Reference, Repository};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -107,6 +108,12 @@ async fn blob(
     headers: &HeaderMap,
 ) -> Result<Response, Refused> {
     let digest = digest_of(digest)?;
+    if *method == Method::GET
+        && let Err(failure) = pull_through::ensure_blob(service, name, &digest).await
+        && failure != PullFailure::NotFound
+    {
+        return Err(not_pulled(failure));
+    }
     let known = service.with_repository(name, |repository| repository.blobs.contains(&digest))?;
     if !known || service.blobs.size(&digest).is_none() {
         return Err(Refused::new(
@@ -152,25 +159,33 @@ impl Service {
 
     /// Brings an image in from its upstream, where a pull-through rule says so.
     async fn pull_through(&self, name: &str, reference: &Reference) -> Result<(), Refused> {
-        let (status, code, message) = match pull_through::ensure(self, name, reference).await {
-            Ok(()) => return Ok(()),
-            // The same answer as for a permission or a rule that is missing: the service does not tell them apart.
-            Err(PullFailure::NotFound | PullFailure::Denied) => (
-                StatusCode::NOT_FOUND,
-                "MANIFEST_UNKNOWN",
-                "Requested image not found".into(),
-            ),
-            Err(PullFailure::TooManyRequests) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "TOOMANYREQUESTS",
-                "The upstream registry is throttling requests: Rate exceeded".into(),
-            ),
-            Err(PullFailure::Unavailable(reason)) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "UNAVAILABLE",
-                format!("The upstream registry is unavailable: {reason}"),
-            ),
-        };
-        Err(Refused::new(status, code, message))
+        pull_through::ensure(self, name, reference)
+            .await
+            .map_err(not_pulled)
     }
+}
+
+/// What the registry answers to who asks for what the upstream did not give.
+fn not_pulled(failure: PullFailure) -> Refused {
+    let (status, code, message) = match failure {
+        // The same answer as for a permission or a rule that is missing: the service does not tell them apart.
+        PullFailure::NotFound | PullFailure::Denied => (
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            "Requested image not found".into(),
+        ),
+        PullFailure::LoginRefused => (StatusCode::FORBIDDEN, "DENIED", LOGIN_FAILED.into()),
+        PullFailure::Secret(fault) => (StatusCode::FORBIDDEN, "DENIED", fault.message().into()),
+        PullFailure::TooManyRequests => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "TOOMANYREQUESTS",
+            "The upstream registry is throttling requests: Rate exceeded".into(),
+        ),
+        PullFailure::Unavailable(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "UNAVAILABLE",
+            format!("The upstream registry is unavailable: {reason}"),
+        ),
+    };
+    Refused::new(status, code, message)
 }
