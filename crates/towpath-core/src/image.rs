@@ -214,6 +214,16 @@ impl ImageRef {
         }
     }
 
+    /// The same tag and digest in another registry and repository.
+    #[must_use]
+    pub fn renamed(&self, registry: RegistryHost, repository: RepositoryName) -> Self {
+        Self {
+            registry,
+            repository,
+            ..self.clone()
+        }
+    }
+
     /// What a registry is asked for: the digest, else the tag, else `latest`.
     pub fn reference(&self) -> &str {
         match (&self.digest, &self.tag) {

@@ -1,5 +1,6 @@
 //! The client: the service's API on the AWS SDK, and the registry's protocol beside it.
 
+use crate::cache::RememberedRules;
 use crate::config::EcrConfig;
 use crate::error::{SERVICE, failed};
 use crate::oci::{Anonymous, OciClient};
@@ -19,6 +20,7 @@ pub struct Ecr {
     pub(crate) oci: OciClient,
     pub(crate) upstreams: OciClient,
     tokens: Arc<Tokens>,
+    pub(crate) rules: Arc<RememberedRules>,
 }
 
 impl Ecr {
@@ -44,6 +46,7 @@ impl Ecr {
             oci: OciClient::new(SERVICE, credentials, settings)?,
             upstreams,
             tokens,
+            rules: Arc::default(),
         })
     }
 

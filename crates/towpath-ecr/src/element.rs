@@ -1,15 +1,17 @@
 //! The element's trait, thin over the client.
 
+use crate::cache::WarmOptions;
 use crate::client::Ecr;
 use crate::error::SERVICE;
-use crate::import::import;
 use crate::oci::{Manifest, ManifestContent};
 use crate::platform::platforms;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
 use towpath_core::{ImageRef, RepositoryName, Tag};
-use towpath_elements::registry::{Assembly, ImportedImage, PlatformScan, ResolvedImage, ScanReport};
+use towpath_elements::registry::{
+    Assembly, ImportedImage, PlatformImage, PlatformScan, ResolvedImage, ScanReport,
+};
 use towpath_elements::{Error, ErrorKind, Registry, Result};
 
 #[async_trait]
@@ -34,10 +36,11 @@ impl Registry for Ecr {
     }
 
     async fn import(&self, upstream: &ImageRef) -> Result<ImportedImage> {
-        let (image, manifest) = import(self, upstream).await?;
+        let options = WarmOptions::default();
+        let (warmed, manifest) = self.warm_image(upstream, &options, "import").await?;
         Ok(ImportedImage {
-            upstream: upstream.clone(),
-            cached: self.resolved(&image, &manifest).await?,
+            upstream: warmed.upstream,
+            cached: described(&warmed.cached, &manifest, warmed.platforms),
         })
     }
 
@@ -85,18 +88,23 @@ impl Registry for Ecr {
 impl Ecr {
     async fn resolved(&self, image: &ImageRef, manifest: &Manifest) -> Result<ResolvedImage> {
         let image = image.at(manifest.digest.clone());
-        let annotations = match &manifest.content {
-            ManifestContent::Image(content) => content.annotations(),
-            ManifestContent::Index(index) => index.annotations(),
-        };
-        let annotations: BTreeMap<String, String> = annotations.iter().flatten().map(owned).collect();
-        Ok(ResolvedImage {
-            platforms: platforms(&self.oci.repository(&image), manifest).await?,
-            digest: manifest.digest.clone(),
-            media_type: manifest.media_type.clone(),
-            annotations,
-            image,
-        })
+        let parts = platforms(&self.oci.repository(&image), manifest).await?;
+        Ok(described(&image, manifest, parts))
+    }
+}
+
+fn described(image: &ImageRef, manifest: &Manifest, platforms: Vec<PlatformImage>) -> ResolvedImage {
+    let annotations = match &manifest.content {
+        ManifestContent::Image(content) => content.annotations(),
+        ManifestContent::Index(index) => index.annotations(),
+    };
+    let annotations: BTreeMap<String, String> = annotations.iter().flatten().map(owned).collect();
+    ResolvedImage {
+        image: image.clone(),
+        digest: manifest.digest.clone(),
+        media_type: manifest.media_type.clone(),
+        platforms,
+        annotations,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod batch;
+mod cache;
 mod client;
 mod config;
 mod differences;
@@ -9,7 +10,6 @@ mod doctor;
 mod element;
 mod error;
 mod images;
-mod import;
 mod json;
 pub mod oci;
 mod pages;
@@ -17,13 +17,16 @@ mod platform;
 mod policy;
 mod registry_settings;
 mod repositories;
-mod rules;
 mod scanning;
 mod templates;
 mod token;
 
 pub use assemble::source_date_epoch;
 pub use batch::{Batch, BatchFailure, FailureCode, ImageManifest, LayerAvailability, LayerState};
+pub use cache::{
+    CacheProblem, CacheRule, CacheRules, CredentialFault, EnsuredRule, RuleChange, RuleCredentials,
+    RuleValidity, Upstream, UpstreamNeeds, Verification, Verify, WantedRule, WarmOptions, Warmed,
+};
 pub use client::Ecr;
 pub use config::EcrConfig;
 pub use differences::{Difference, Differences, Reconciled};
@@ -39,7 +42,6 @@ pub use registry_settings::{
 pub use repositories::{
     DeleteRepository, Encryption, KmsKey, RepositoryDetail, RepositorySettings, TagMutability,
 };
-pub use rules::CacheRule;
 pub use scanning::ManifestScan;
 pub use templates::{AppliedFor, CreationTemplate};
 pub use towpath_core::{

@@ -12,7 +12,7 @@ use towpath_elements::{Error, ErrorKind, Result};
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// The platform of a child of an index; `None` for an attestation or an artifact, which nobody runs.
-fn runnable(descriptor: &Descriptor) -> Option<Platform> {
+pub(crate) fn runnable(descriptor: &Descriptor) -> Option<Platform> {
     let is_attestation = descriptor
         .annotations()
         .as_ref()

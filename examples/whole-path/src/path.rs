@@ -175,17 +175,11 @@ impl Path<'_> {
 
     /// What a platform team has set up long before: the rules of the cache, the deployment repository, the Application.
     async fn prepare(&self, clients: &Clients) -> Result<(), Error> {
-        let rules = clients.ecr.pull_through_rules().await?;
         for (prefix, upstream) in [("ecr-public", "public.ecr.aws"), ("quay", "quay.io")] {
-            if !rules
-                .iter()
-                .any(|rule| rule.ecr_repository_prefix() == Some(prefix))
-            {
-                clients
-                    .ecr
-                    .create_pull_through_rule(prefix, &RegistryHost::new(upstream)?)
-                    .await?;
-            }
+            clients
+                .ecr
+                .create_pull_through_rule(prefix, &RegistryHost::new(upstream)?)
+                .await?;
         }
         let deploy = repository("deploy")?;
         if clients

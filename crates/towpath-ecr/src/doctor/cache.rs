@@ -2,8 +2,8 @@
 //! permission to import.
 
 use super::{Checked, Doctor, Outcome};
+use crate::cache::CacheRule;
 use crate::error::failed;
-use crate::rules::CacheRule;
 use crate::templates::{AppliedFor, CreationTemplate};
 use aws_sdk_ecr::types::PullThroughCacheRule;
 use futures_util::TryStreamExt;

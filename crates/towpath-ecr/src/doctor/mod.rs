@@ -8,9 +8,9 @@ mod report;
 
 pub use report::{Checked, Diagnosis, Observation, Outcome};
 
+use crate::cache::CacheRule;
 use crate::client::Ecr;
 use crate::error::{Failed, failed};
-use crate::rules::CacheRule;
 use aws_sdk_ecr::types::PullThroughCacheRule;
 use towpath_core::{EcrHost, ImageRef, RegistryHost};
 use towpath_elements::{Error, ErrorKind};
