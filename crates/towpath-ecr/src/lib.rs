@@ -9,8 +9,11 @@ mod differences;
 mod doctor;
 mod element;
 mod error;
+mod image_status;
 mod images;
 mod json;
+mod lifecycle;
+mod lifecycle_rules;
 pub mod oci;
 mod pages;
 mod platform;
@@ -20,6 +23,7 @@ mod repositories;
 mod scanning;
 mod templates;
 mod token;
+mod waiting;
 
 pub use assemble::source_date_epoch;
 pub use batch::{Batch, BatchFailure, FailureCode, ImageManifest, LayerAvailability, LayerState};
@@ -31,8 +35,13 @@ pub use client::Ecr;
 pub use config::EcrConfig;
 pub use differences::{Difference, Differences, Reconciled};
 pub use doctor::{Checked, Diagnosis, Observation, Outcome};
+pub use image_status::{Progress, Replication, Signing};
 pub use images::{
     Described, ImageFilter, ImageId, ImageKey, ImageStatus, Referrer, ReferrerFilter, StoredImage,
+};
+pub use lifecycle::{LifecycleMatch, LifecyclePolicy, LifecyclePreview, StoredLifecyclePolicy};
+pub use lifecycle_rules::{
+    LifecycleAction, LifecycleDue, LifecycleRule, LifecycleRuleBuilder, LifecycleSelection,
 };
 pub use policy::PolicyDocument;
 pub use registry_settings::{
