@@ -4,6 +4,8 @@ use crate::cache::RememberedRules;
 use crate::config::EcrConfig;
 use crate::error::{SERVICE, failed};
 use crate::oci::{Anonymous, OciClient};
+use crate::paced::{HearThrottling, PacedClient};
+use crate::pacing::Pacer;
 use crate::token::Tokens;
 use aws_sdk_ecr::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_ecr::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -29,11 +31,14 @@ impl Ecr {
     /// # Errors
     /// *Invalid* where no Region is known, or an endpoint is plain `http` and not on this machine.
     pub async fn new(config: &EcrConfig) -> Result<Self> {
+        let pacer = Pacer::new(config.paces());
         let sdk = config
             .sdk()
             .await?
             .retry_classifier(QuotaIsNotThrottling)
             .interceptor(CountAttempts)
+            .interceptor(HearThrottling(pacer.clone()))
+            .http_client(PacedClient::new(pacer.clone()))
             .build();
         let region = sdk.region().map(ToString::to_string);
         let api = aws_sdk_ecr::Client::from_conf(sdk);
@@ -43,7 +48,7 @@ impl Ecr {
         let credentials = Arc::clone(&tokens);
         Ok(Self {
             api,
-            oci: OciClient::new(SERVICE, credentials, settings)?,
+            oci: OciClient::new(SERVICE, credentials, settings)?.paced(pacer),
             upstreams,
             tokens,
             rules: Arc::default(),
@@ -165,7 +170,7 @@ impl ClassifyRetry for QuotaIsNotThrottling {
 
 /// The error of the AWS JSON protocol: `__type` may carry a namespace before a `#`.
 #[derive(serde::Deserialize)]
-struct Told {
+pub(crate) struct Told {
     #[serde(rename = "__type")]
-    code: String,
+    pub(crate) code: String,
 }

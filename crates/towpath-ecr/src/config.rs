@@ -1,6 +1,7 @@
 //! What the user says about the account: Region, endpoint, credentials, limits.
 
 use crate::oci::OciSettings;
+use crate::pacing::Pacing;
 use aws_sdk_ecr::config::Credentials;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -23,6 +24,7 @@ pub struct EcrConfig {
     fips: bool,
     dual_stack: bool,
     settings: OciSettings,
+    pacing: Pacing,
 }
 
 impl EcrConfig {
@@ -98,6 +100,17 @@ impl EcrConfig {
     pub fn upstream(mut self, registry: RegistryHost, endpoint: Url) -> Self {
         self.settings.endpoints.insert(registry, endpoint);
         self
+    }
+
+    /// How often each action is called at most; the service's default quotas unless set.
+    #[must_use]
+    pub fn pacing(mut self, pacing: Pacing) -> Self {
+        self.pacing = pacing;
+        self
+    }
+
+    pub(crate) fn paces(&self) -> &Pacing {
+        &self.pacing
     }
 
     pub(crate) fn settings(&self) -> &OciSettings {
@@ -214,6 +227,7 @@ impl fmt::Debug for EcrConfig {
             .field("fips", &self.fips)
             .field("dual_stack", &self.dual_stack)
             .field("settings", &self.settings)
+            .field("pacing", &self.pacing)
             .finish()
     }
 }

@@ -15,6 +15,8 @@ mod json;
 mod lifecycle;
 mod lifecycle_rules;
 pub mod oci;
+mod paced;
+mod pacing;
 mod pages;
 mod platform;
 mod policy;
@@ -43,6 +45,7 @@ pub use lifecycle::{LifecycleMatch, LifecyclePolicy, LifecyclePreview, StoredLif
 pub use lifecycle_rules::{
     LifecycleAction, LifecycleDue, LifecycleRule, LifecycleRuleBuilder, LifecycleSelection,
 };
+pub use pacing::{Pacing, Rate};
 pub use policy::PolicyDocument;
 pub use registry_settings::{
     AccountSetting, ReplicationConfiguration, ReplicationDestination, ReplicationRule, SigningConfiguration,

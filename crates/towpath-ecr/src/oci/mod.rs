@@ -35,6 +35,7 @@ pub use place::ImagePlace;
 pub use source::{ImageSink, ImageSource, Reference, Repository};
 pub use upload::Pushed;
 
+use crate::pacing::Pacer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +120,7 @@ struct Inner {
     tokens: auth::Tokens,
     /// Held while a list of referrers is written that a tag stands for.
     listing: tokio::sync::Mutex<()>,
+    pacer: Option<Pacer>,
 }
 
 impl OciClient {
@@ -152,8 +154,17 @@ impl OciClient {
                 credentials,
                 tokens: auth::Tokens::default(),
                 listing: tokio::sync::Mutex::default(),
+                pacer: None,
             }),
         })
+    }
+
+    /// Holds the requests to ECR back as their actions are. For a client that has no clones yet.
+    pub(crate) fn paced(mut self, pacer: Pacer) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.pacer = Some(pacer);
+        }
+        self
     }
 
     /// How this client behaves on the wire.

@@ -273,6 +273,15 @@ impl OciClient {
     }
 
     async fn exchange(&self, request: &Request<'_>, url: &Url, headers: HeaderMap) -> Result<Reply, Cut> {
+        let pacer = self
+            .inner
+            .pacer
+            .as_ref()
+            .filter(|_| request.registry.ecr().is_some());
+        let lane = pacer.and_then(|pacer| pacer.registry_lane(&request.method, url.path()));
+        if let Some(lane) = &lane {
+            lane.turn().await;
+        }
         let idle = self.settings().idle_timeout;
         let moved = Arc::new(AtomicU64::new(0));
         let failed: Arc<Mutex<Option<Error>>> = Arc::default();
@@ -325,6 +334,9 @@ impl OciClient {
             body: Some(response),
             refusal: Refusal::default(),
         };
+        if let Some(lane) = lane.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
+            lane.throttled(reply.retry_after());
+        }
         if status.is_client_error() || status.is_server_error() {
             // The status says enough where the text behind it is cut or endless.
             let text = tokio::time::timeout(idle, read_all(reply.body.take(), LONGEST_REFUSAL, idle));

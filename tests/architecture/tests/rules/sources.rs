@@ -3,7 +3,7 @@
 use crate::workspace::rust_files;
 
 /// Where code may pause by itself, and why. Everything else waits through `towpath_core::wait`.
-const PAUSES: [(&str, &str); 11] = [
+const PAUSES: [(&str, &str); 12] = [
     (
         "crates/towpath-core/src/wait.rs",
         "it is the one place that waits",
@@ -12,6 +12,10 @@ const PAUSES: [(&str, &str); 11] = [
     (
         "crates/towpath-ecr/src/oci/",
         "retries of the registry's transport, and of a blob that was cut off",
+    ),
+    (
+        "crates/towpath-ecr/src/pacing.rs",
+        "the turns of a token bucket, in front of every request",
     ),
     (
         "crates/towpath-codeartifact/src/registry.rs",
