@@ -303,6 +303,23 @@ impl Ecr {
         self.service.blobs_redirected.store(redirect, Ordering::Relaxed);
     }
 
+    /// Makes a weakness known, for a repository or an image digest. Scans from now on find it, and so do images that
+    /// are scanned continuously: they are scanned anew. Other scans stay as they are.
+    pub fn publish_finding(&self, target: &str, finding: Finding) {
+        self.service.store().published.push(scan::Published {
+            target: target.to_owned(),
+            finding,
+            at: std::time::Instant::now(),
+            stamp: jiff::Timestamp::now(),
+        });
+    }
+
+    /// Whether an enhanced scan gives its time of completion, and counts nothing, before its findings are listed. From
+    /// the start it has no time until then. Either is seen of the service.
+    pub fn complete_before_findings(&self, early: bool) {
+        self.service.store().early_end = early;
+    }
+
     /// Whether a chunk of an upload is answered 201, as ECR does and as this does from the start, or 202 by the
     /// specification.
     pub fn answer_chunks_as_created(&self, created: bool) {

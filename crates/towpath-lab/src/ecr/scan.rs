@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// let finding = Finding::new("CVE-2026-0001", "CRITICAL", "openssl", "3.0.1").fixed_in("3.0.2");
 /// assert_eq!(finding.package, "openssl");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Finding {
     /// The name, such as `CVE-2026-0001`.
@@ -31,6 +31,17 @@ pub struct Finding {
     pub fixed_in: Option<String>,
     /// What it is about.
     pub description: String,
+    /// What installed the package, in the words of Amazon Inspector; `OS` unless set.
+    pub package_manager: String,
+    /// Where the package is in the image.
+    pub file_path: Option<String>,
+    /// The CVSS base score.
+    pub score: Option<f64>,
+    /// Whether an exploit is known.
+    pub exploit: bool,
+    /// Other packages that have the weakness too, each with its version and the version that repairs it. A basic scan
+    /// does not know them.
+    pub also_in: Vec<(String, String, Option<String>)>,
 }
 
 impl Finding {
@@ -48,6 +59,11 @@ impl Finding {
             version: version.into(),
             fixed_in: None,
             description: "A synthetic finding of the lab.".into(),
+            package_manager: "OS".into(),
+            file_path: None,
+            score: None,
+            exploit: false,
+            also_in: Vec::new(),
         }
     }
 
@@ -58,31 +74,104 @@ impl Finding {
         self
     }
 
+    /// Says what installed the package, and where it is.
+    #[must_use]
+    pub fn installed_by(mut self, manager: impl Into<String>, file_path: impl Into<String>) -> Self {
+        self.package_manager = manager.into();
+        self.file_path = Some(file_path.into());
+        self
+    }
+
+    /// Says how it is scored.
+    #[must_use]
+    pub fn scored(mut self, score: f64) -> Self {
+        self.score = Some(score);
+        self
+    }
+
+    /// Adds another package that has the weakness, and the version that repairs it.
+    #[must_use]
+    pub fn also_in(
+        mut self,
+        package: impl Into<String>,
+        version: impl Into<String>,
+        fixed_in: Option<&str>,
+    ) -> Self {
+        let fixed_in = fixed_in.map(str::to_owned);
+        self.also_in.push((package.into(), version.into(), fixed_in));
+        self
+    }
+
     fn uri(&self) -> String {
         format!("https://vulnerabilities.example/{}", self.name)
     }
 
+    /// `YES` where every package has a fix, `PARTIAL` where some have.
+    fn fix_available(&self) -> &'static str {
+        let others = self.also_in.iter().map(|(_, _, fixed)| fixed);
+        let fixes = others.chain([&self.fixed_in]);
+        let (fixed, all) = fixes.fold((0, 0), |(fixed, all), fix| {
+            (fixed + usize::from(fix.is_some()), all + 1)
+        });
+        match fixed {
+            0 => "NO",
+            fixed if fixed == all => "YES",
+            _ => "PARTIAL",
+        }
+    }
+
+    fn vulnerable_packages(&self) -> Vec<Value> {
+        let first = (&self.package, &self.version, &self.fixed_in);
+        let others = self
+            .also_in
+            .iter()
+            .map(|(name, version, fixed)| (name, version, fixed));
+        std::iter::once(first)
+            .chain(others)
+            .map(|(name, version, fixed)| {
+                let mut package = json!({
+                    "name": name,
+                    "version": version,
+                    "fixedInVersion": fixed.as_deref().unwrap_or("NotAvailable"),
+                    "packageManager": self.package_manager,
+                });
+                if let Some(path) = &self.file_path {
+                    package["filePath"] = json!(path);
+                }
+                package
+            })
+            .collect()
+    }
+
     /// The shape of a basic scan: `ImageScanFinding`.
     pub(super) fn basic(&self) -> Value {
+        let mut attributes = vec![
+            json!({"key": "package_version", "value": self.version}),
+            json!({"key": "package_name", "value": self.package}),
+        ];
+        if let Some(score) = self.score {
+            attributes.push(json!({"key": "CVSS3_SCORE", "value": format!("{score:.1}")}));
+        }
         json!({
             "name": self.name,
             "description": self.description,
             "uri": self.uri(),
             "severity": self.severity,
-            "attributes": [
-                {"key": "package_version", "value": self.version},
-                {"key": "package_name", "value": self.package},
-            ],
+            "attributes": attributes,
         })
     }
 
     /// The shape of an enhanced scan: `EnhancedImageScanFinding`.
     pub(super) fn enhanced(&self, image: &ScannedImage<'_>) -> Value {
-        let fix = if self.fixed_in.is_some() { "YES" } else { "NO" };
-        json!({
+        let cvss: Vec<Value> = self
+            .score
+            .map(|score| json!({"baseScore": score, "source": "NVD", "version": "3.1"}))
+            .into_iter()
+            .collect();
+        let mut finding = json!({
             "awsAccountId": image.account,
             "description": self.description,
-            "exploitAvailable": "NO",
+            "exploitAvailable": if self.exploit { "YES" } else { "NO" },
             "findingArn": format!(
                 "arn:aws:inspector2:{}:{}:finding/{}",
                 image.region,
@@ -92,21 +181,16 @@ impl Finding {
             "firstObservedAt": seconds(image.scanned_at),
             "lastObservedAt": seconds(image.scanned_at),
             "updatedAt": seconds(image.scanned_at),
-            "fixAvailable": fix,
+            "fixAvailable": self.fix_available(),
             "packageVulnerabilityDetails": {
-                "cvss": [],
+                "cvss": cvss,
                 "referenceUrls": [],
                 "relatedVulnerabilities": [],
                 "source": "LAB",
                 "sourceUrl": self.uri(),
                 "vendorSeverity": self.severity,
                 "vulnerabilityId": self.name,
-                "vulnerablePackages": [{
-                    "name": self.package,
-                    "version": self.version,
-                    "fixedInVersion": self.fixed_in.as_deref().unwrap_or("NotAvailable"),
-                    "packageManager": "OS",
-                }],
+                "vulnerablePackages": self.vulnerable_packages(),
             },
             "remediation": {"recommendation": {"text": "None Provided"}},
             "resources": [{
@@ -122,7 +206,11 @@ impl Finding {
             "status": "ACTIVE",
             "title": format!("{} - {}", self.name, self.package),
             "type": "PACKAGE_VULNERABILITY",
-        })
+        });
+        if let Some(score) = self.score {
+            finding["score"] = json!(score);
+        }
+        finding
     }
 }
 
@@ -159,6 +247,8 @@ impl ScanType {
 pub(super) struct Scan {
     pub(super) by: ScanType,
     pub(super) continuous: bool,
+    /// Whether somebody asked for it: such a scan is there at once.
+    pub(super) requested: bool,
     /// Whether there is something a scanner understands.
     pub(super) supported: bool,
     pub(super) asked: Instant,
@@ -184,25 +274,22 @@ pub(super) struct View {
 }
 
 impl Scan {
-    /// `None` while there is no scan to be seen yet, which is the first quarter of its time.
+    /// `None` while there is no scan to be seen yet, which is the first quarter of its time after a push.
     pub(super) fn view(&self, pace: Pace) -> Option<View> {
         self.after(self.asked.elapsed(), pace)
     }
 
     fn after(&self, elapsed: Duration, pace: Pace) -> Option<View> {
-        if elapsed < pace.scan / 4 {
+        if !self.requested && elapsed < pace.scan / 4 {
             return None;
         }
         let ended = elapsed >= pace.scan;
-        let (status, description) = match (ended, self.supported, self.by, self.continuous) {
-            (false, _, ScanType::Basic, _) => ("IN_PROGRESS", ""),
-            (false, _, ScanType::Enhanced, _) => ("PENDING", "The scan is pending."),
-            (true, false, _, _) => (
-                "UNSUPPORTED_IMAGE",
-                "UnsupportedImageError: The operating system and/or package manager are not supported.",
-            ),
-            (true, true, ScanType::Enhanced, true) => ("ACTIVE", "Continuous scan is selected for image."),
-            (true, true, _, _) => ("COMPLETE", "The scan was completed successfully."),
+        let status = match (ended, self.supported, self.by, self.continuous) {
+            (false, _, ScanType::Basic, _) => "IN_PROGRESS",
+            (false, _, ScanType::Enhanced, _) => "PENDING",
+            (true, false, _, _) => "UNSUPPORTED_IMAGE",
+            (true, true, ScanType::Enhanced, true) => "ACTIVE",
+            (true, true, _, _) => "COMPLETE",
         };
         let lag = match self.by {
             ScanType::Basic => Duration::ZERO,
@@ -211,11 +298,46 @@ impl Scan {
         let findings_visible = ended && self.supported && elapsed >= pace.scan + lag;
         Some(View {
             status: status.to_owned(),
-            description,
+            description: description(status),
             completed_at: (ended && self.supported)
                 .then(|| self.asked_at.checked_add(pace.scan).unwrap_or(self.asked_at)),
             findings_visible,
         })
+    }
+}
+
+/// A weakness that became known at some time, for a repository or an image digest.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) target: String,
+    pub(super) finding: Finding,
+    pub(super) at: Instant,
+    pub(super) stamp: Timestamp,
+}
+
+impl Published {
+    /// Whether a scan knows of it: one that began later, or one that goes on.
+    pub(super) fn is_known_to(&self, scan: &Scan) -> bool {
+        scan.asked >= self.at || (scan.by == ScanType::Enhanced && scan.continuous)
+    }
+}
+
+/// What the service says with a status, where it says something.
+pub(super) fn description(status: &str) -> &'static str {
+    match status {
+        "COMPLETE" => "The scan was completed successfully.",
+        "ACTIVE" => "Continuous scan is selected for image.",
+        "PENDING" => "The scan is pending.",
+        "FAILED" => "The scan could not be completed.",
+        "UNSUPPORTED_IMAGE" => {
+            "UnsupportedImageError: The operating system and/or package manager are not supported."
+        }
+        "SCAN_ELIGIBILITY_EXPIRED" => "The scan eligibility of the image has expired.",
+        "FINDINGS_UNAVAILABLE" => "The findings are not available.",
+        "LIMIT_EXCEEDED" => "The quota of scans has been exceeded.",
+        "IMAGE_ARCHIVED" => "The image is archived.",
+        "IMAGE_SIZE_EXCEEDED" => "The image is too large to be scanned.",
+        _ => "",
     }
 }
 
@@ -245,6 +367,7 @@ mod tests {
         let scan = |by, continuous, supported| Scan {
             by,
             continuous,
+            requested: false,
             supported,
             asked: Instant::now(),
             asked_at: Timestamp::now(),

@@ -6,9 +6,8 @@ use super::blobs::Blobs;
 use super::creation::{Encryption, Template};
 use super::lifecycle::{Preview, Previews};
 use super::manifest::Manifest;
-use super::scan::{Finding, Pace, Scan, ScanType};
+use super::scan::{Finding, Pace, Published, Scan, ScanType};
 use super::spread::Spread;
-
 use super::tags::Tags;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -33,6 +32,10 @@ pub(super) struct Store {
     pub(super) findings: BTreeMap<String, Vec<Finding>>,
     /// Scan statuses that a test insists on, by repository name or by image digest.
     pub(super) forced: BTreeMap<String, String>,
+    /// Weaknesses that became known later than the images they are in.
+    pub(super) published: Vec<Published>,
+    /// Whether enhanced scans have their time of completion before their findings.
+    pub(super) early_end: bool,
     pub(super) pace: Pace,
     pub(super) spread: Spread,
     pub(super) previews: Previews,
@@ -329,6 +332,8 @@ impl Store {
             pull_time_exclusions: BTreeMap::new(),
             findings: BTreeMap::new(),
             forced: BTreeMap::new(),
+            published: Vec::new(),
+            early_end: false,
             pace,
             spread: Spread::default(),
             previews: Previews::default(),
@@ -383,11 +388,14 @@ impl Store {
         {
             return Err(PushRefused::TagImmutable(tag.clone()));
         }
-        let scanned = frequency.is_some_and(|frequency| frequency != "MANUAL") || repository.scan_on_push;
+        // The setting of a repository is the basic scanner's.
+        let own = by == ScanType::Basic && repository.scan_on_push;
+        let scanned = frequency.is_some_and(|frequency| frequency != "MANUAL") || own;
         repository.add(&digest, || Image {
             scan: (scanned && !manifest.is_index()).then(|| Scan {
                 by,
                 continuous: frequency_is_continuous(by, push.repository, &self.scanning.rules),
+                requested: false,
                 supported: manifest.is_runnable(),
                 asked: Instant::now(),
                 asked_at: Timestamp::now(),
@@ -417,12 +425,28 @@ impl Store {
         rule_for(&self.scanning.rules, repository)
     }
 
-    /// The findings a test has set for an image: for its digest, or else for its repository.
-    pub(super) fn findings_of(&self, repository: &str, digest: &Digest) -> &[Finding] {
-        let findings = self.findings.get(digest.as_str());
-        findings
+    /// The findings a test has set for an image, for its digest, or else for its repository, and those that its scan
+    /// knows of since; with the time of the last of these.
+    pub(super) fn findings_of(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        scan: &Scan,
+    ) -> (Vec<Finding>, Option<Timestamp>) {
+        let set = self.findings.get(digest.as_str());
+        let mut findings = set
             .or_else(|| self.findings.get(repository))
-            .map_or(&[], Vec::as_slice)
+            .cloned()
+            .unwrap_or_default();
+        let mut last = None;
+        for published in &self.published {
+            let meant = published.target == repository || published.target == digest.as_str();
+            if meant && published.is_known_to(scan) {
+                findings.push(published.finding.clone());
+                last = Some(published.stamp);
+            }
+        }
+        (findings, last)
     }
 
     pub(super) fn forced_status(&self, repository: &str, digest: &Digest) -> Option<&String> {

@@ -252,14 +252,18 @@ fn describe_one(
     if let Some(activated) = image.storage.activated_at {
         detail["lastActivatedAt"] = seconds(activated);
     }
-    if let Some(view) = image.scan.as_ref().and_then(|scan| scan.view(store.pace)) {
+    let viewed = image
+        .scan
+        .as_ref()
+        .and_then(|scan| Some((scan, scan.view(store.pace)?)));
+    if let Some((scan, view)) = viewed {
         let status = store.forced_status(name, digest).cloned().unwrap_or(view.status);
         detail["imageScanStatus"] = json!({"status": status, "description": view.description});
         if let Some(completed) = view.completed_at.filter(|_| view.findings_visible) {
             detail["imageScanFindingsSummary"] = json!({
                 "imageScanCompletedAt": seconds(completed),
                 "vulnerabilitySourceUpdatedAt": seconds(completed),
-                "findingSeverityCounts": counts(store.findings_of(name, digest)),
+                "findingSeverityCounts": counts(&store.findings_of(name, digest, scan).0),
             });
         }
     }
