@@ -6,6 +6,7 @@ use crate::error::{SERVICE, failed};
 use crate::oci::{Anonymous, OciClient};
 use crate::paced::{HearThrottling, PacedClient};
 use crate::pacing::Pacer;
+use crate::scanning::ScanSettings;
 use crate::token::Tokens;
 use aws_sdk_ecr::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_ecr::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -21,6 +22,7 @@ pub struct Ecr {
     pub(crate) api: aws_sdk_ecr::Client,
     pub(crate) oci: OciClient,
     pub(crate) upstreams: OciClient,
+    pub(crate) scanning: ScanSettings,
     tokens: Arc<Tokens>,
     pub(crate) rules: Arc<RememberedRules>,
 }
@@ -50,6 +52,7 @@ impl Ecr {
             api,
             oci: OciClient::new(SERVICE, credentials, settings)?.paced(pacer),
             upstreams,
+            scanning: config.scan_settings().clone(),
             tokens,
             rules: Arc::default(),
         })

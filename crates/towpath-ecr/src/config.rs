@@ -2,6 +2,7 @@
 
 use crate::oci::OciSettings;
 use crate::pacing::Pacing;
+use crate::scanning::ScanSettings;
 use aws_sdk_ecr::config::Credentials;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -25,6 +26,7 @@ pub struct EcrConfig {
     dual_stack: bool,
     settings: OciSettings,
     pacing: Pacing,
+    scanning: ScanSettings,
 }
 
 impl EcrConfig {
@@ -111,6 +113,17 @@ impl EcrConfig {
 
     pub(crate) fn paces(&self) -> &Pacing {
         &self.pacing
+    }
+
+    /// How patient the client is with the scanner.
+    #[must_use]
+    pub fn scanning(mut self, settings: ScanSettings) -> Self {
+        self.scanning = settings;
+        self
+    }
+
+    pub(crate) fn scan_settings(&self) -> &ScanSettings {
+        &self.scanning
     }
 
     pub(crate) fn settings(&self) -> &OciSettings {
@@ -228,6 +241,7 @@ impl fmt::Debug for EcrConfig {
             .field("dual_stack", &self.dual_stack)
             .field("settings", &self.settings)
             .field("pacing", &self.pacing)
+            .field("scanning", &self.scanning)
             .finish()
     }
 }

@@ -6,12 +6,9 @@ use crate::error::SERVICE;
 use crate::oci::{Manifest, ManifestContent};
 use crate::platform::platforms;
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
 use towpath_core::{ImageRef, RepositoryName, Tag};
-use towpath_elements::registry::{
-    Assembly, ImportedImage, PlatformImage, PlatformScan, ResolvedImage, ScanReport,
-};
+use towpath_elements::registry::{Assembly, ImportedImage, PlatformImage, ResolvedImage, ScanReport};
 use towpath_elements::{Error, ErrorKind, Registry, Result};
 
 #[async_trait]
@@ -60,28 +57,11 @@ impl Registry for Ecr {
     }
 
     async fn scan(&self, image: &ImageRef) -> Result<ScanReport> {
-        const ATTEMPTED: &str = "read the scan of";
-        require_digest(image, ATTEMPTED)?;
-        self.require_own(image, ATTEMPTED).await?;
-        let manifest = self.oci.required_manifest(image).await?;
-        let parts = platforms(&self.oci.repository(image), &manifest).await?;
-        let scans = stream::iter(parts)
-            .map(|part| async move {
-                let scan = self.manifest_scan(&image.at(part.digest.clone())).await?;
-                Ok::<_, Error>(PlatformScan {
-                    image: part,
-                    status: scan.status,
-                    completed: scan.completed,
-                    findings: scan.findings,
-                })
-            })
-            .buffered(self.oci.settings().parallel.max(1))
-            .try_collect()
-            .await?;
-        Ok(ScanReport {
-            image: image.at(manifest.digest),
-            platforms: scans,
-        })
+        self.first_scan_report(image).await
+    }
+
+    async fn scan_again(&self, before: &ScanReport) -> Result<ScanReport> {
+        self.next_scan_report(before).await
     }
 }
 
@@ -112,7 +92,7 @@ fn owned((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
 }
 
-fn require_digest(image: &ImageRef, attempted: &'static str) -> Result<()> {
+pub(crate) fn require_digest(image: &ImageRef, attempted: &'static str) -> Result<()> {
     match image.digest() {
         Some(_) => Ok(()),
         None => Err(Error::new(ErrorKind::Invalid, SERVICE, attempted, image)

@@ -54,7 +54,7 @@ pub use registry_settings::{
 pub use repositories::{
     DeleteRepository, Encryption, KmsKey, RepositoryDetail, RepositorySettings, TagMutability,
 };
-pub use scanning::ManifestScan;
+pub use scanning::{ScanFrequency, ScanRule, ScanSettings, ScanningConfiguration};
 pub use templates::{AppliedFor, CreationTemplate};
 pub use towpath_core::{
     Cancellation, Digest, ImageRef, Region, RegistryHost, RepositoryName, Secret, Tag, wait,

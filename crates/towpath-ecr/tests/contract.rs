@@ -318,21 +318,13 @@ async fn a_scan_is_reported_per_platform() {
 
 #[tokio::test]
 async fn an_enhanced_scan_is_not_done_before_its_findings_arrive_and_all_pages_are_read() {
-    use aws_sdk_ecr::types::{
-        RegistryScanningRule, ScanFrequency, ScanType, ScanningRepositoryFilter, ScanningRepositoryFilterType,
-    };
+    use towpath_ecr::registry::Scanner;
+    use towpath_ecr::{ScanFrequency, ScanRule, ScanningConfiguration};
     let world = World::with_rule().await;
-    let filter = ScanningRepositoryFilter::builder()
-        .filter("*")
-        .filter_type(ScanningRepositoryFilterType::Wildcard);
-    let rule = RegistryScanningRule::builder()
-        .scan_frequency(ScanFrequency::ContinuousScan)
-        .repository_filters(filter.build().unwrap());
-    let call = world.ecr.api().put_registry_scanning_configuration();
-    let call = call.scan_type(ScanType::Enhanced).rules(rule.build().unwrap());
-    call.send().await.unwrap();
-    let configuration = world.ecr.scanning_configuration().await.unwrap();
-    assert_eq!(configuration.scan_type, Some(ScanType::Enhanced));
+    let rule = ScanRule::new(ScanFrequency::Continuous, ["*"]);
+    let wanted = ScanningConfiguration::new(Scanner::Enhanced, vec![rule]);
+    world.ecr.set_scanning_configuration(&wanted).await.unwrap();
+    assert_eq!(world.ecr.scanning_configuration().await.unwrap(), wanted);
     world
         .lab
         .set_scan_delays(Duration::from_millis(1), Duration::from_secs(3600));

@@ -16,7 +16,11 @@ fn every_clause_has_its_function_and_is_in_its_macro() {
         "infrastructure",
     ] {
         let read = |path: String| std::fs::read_to_string(here.join(path)).unwrap();
-        let docs = read(format!("../towpath-elements/src/{element}.rs"));
+        let folder = format!("../towpath-elements/src/{element}/mod.rs");
+        let docs = match here.join(&folder).exists() {
+            true => read(folder),
+            false => read(format!("../towpath-elements/src/{element}.rs")),
+        };
         let suite = read(format!("src/contract/{element}.rs"));
         let clauses: Vec<&str> = docs
             .lines()

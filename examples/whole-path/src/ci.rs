@@ -12,11 +12,11 @@ use towpath_actions::Step;
 use towpath_core::{
     ArtifactRepository, BranchName, Cancellation, ImageRef, RepoSlug, RepositoryName, Secret, Tag,
 };
-use towpath_elements::registry::ConfigChange;
+use towpath_elements::registry::{ConfigChange, ScanPolicy};
 use towpath_elements::{Error, ErrorKind, Result};
 use towpath_flow::effects::Deployment;
 use towpath_flow::flows::ImageRecipe;
-use towpath_flow::gate::{ReviewPolicy, ScanPolicy};
+use towpath_flow::gate::ReviewPolicy;
 use towpath_flow::toolchain::Cargo;
 use towpath_flow::{CiDocker, CiLibrary, Runner, SqliteJournal};
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use towpath_core::wait::Policy;
 use towpath_core::{Digest, ImageRef, Region, RepositoryName};
 use towpath_ecr::oci::OciSettings;
-use towpath_ecr::{Ecr, EcrConfig};
+use towpath_ecr::registry::Scanner;
+use towpath_ecr::{Ecr, EcrConfig, ScanFrequency, ScanRule, ScanningConfiguration};
 use towpath_elements::Registry;
 use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
 use towpath_testkit::contract::registry::RegistryFixture;
@@ -109,6 +110,26 @@ impl RegistryFixture for Fixture {
     async fn release_scans(&self) {
         self.lab
             .set_scan_delays(Duration::from_millis(1), Duration::from_millis(1));
+    }
+
+    async fn uncover(&self) {
+        let nothing = ScanningConfiguration::new(Scanner::Basic, Vec::new());
+        self.client.set_scanning_configuration(&nothing).await.unwrap();
+    }
+
+    async fn hold_findings(&self) {
+        let rule = ScanRule::new(ScanFrequency::Continuous, ["*"]);
+        let enhanced = ScanningConfiguration::new(Scanner::Enhanced, vec![rule]);
+        self.client.set_scanning_configuration(&enhanced).await.unwrap();
+        self.lab.complete_before_findings(true);
+        self.lab
+            .set_scan_delays(Duration::ZERO, Duration::from_secs(3600));
+        let finding = lab::Finding::new("CVE-2026-1", "LOW", "zlib", "1.3");
+        self.lab.set_findings("contract/unlisted", vec![finding]);
+    }
+
+    async fn release_findings(&self) {
+        self.lab.set_scan_delays(Duration::ZERO, Duration::ZERO);
     }
 
     fn scratch(&self) -> PathBuf {

@@ -12,6 +12,7 @@ use towpath_core::{
     Application, ArtifactRepository, BranchName, CommitSha, Digest, ImageRef, PackageId, PackageVersion,
     RepoSlug, RepositoryName, RunId, StackId,
 };
+use towpath_elements::registry::{Finding, Severity};
 use towpath_elements::source::ReviewState;
 use towpath_elements::{Artifacts, Ci, Delivery, Infrastructure, Registry, Source};
 use towpath_testkit::World;
@@ -194,6 +195,23 @@ impl RegistryFixture for Fixture {
     async fn release_scans(&self) {
         self.world
             .script_scans(&"contract/scanned".parse().unwrap(), ScanScript::Clean);
+    }
+
+    async fn uncover(&self) {
+        let repository = "contract/uncovered".parse().unwrap();
+        self.world.script_scans(&repository, ScanScript::Uncovered);
+    }
+
+    async fn hold_findings(&self) {
+        let repository = "contract/unlisted".parse().unwrap();
+        self.world.script_scans(&repository, ScanScript::Unlisted);
+    }
+
+    async fn release_findings(&self) {
+        let repository = "contract/unlisted".parse().unwrap();
+        let finding = Finding::new("CVE-2026-1", Severity::Low);
+        self.world
+            .script_scans(&repository, ScanScript::Finds(vec![finding]));
     }
 
     fn scratch(&self) -> PathBuf {

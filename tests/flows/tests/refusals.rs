@@ -25,17 +25,12 @@ fn kind(stop: &Stop) -> ErrorKind {
 async fn a_critical_finding_keeps_an_image_out_of_the_deployment() {
     let company = Company::new();
     let inputs = company.change();
-    let finding = Finding {
-        name: "CVE-2026-1".into(),
-        severity: Severity::Critical,
-        package: Some("zlib".into()),
-        version: None,
-        fixed_in: None,
-    };
+    let finding = Finding::new("CVE-2026-1", Severity::Critical).in_package("zlib", "1.3");
     let repository = "acme/web".parse().unwrap();
     for script in [
         ScanScript::Finds(vec![finding]),
         ScanScript::Unavailable("unsupported image".into()),
+        ScanScript::Uncovered,
     ] {
         company.world.script_scans(&repository, script);
         let before = company.deployment_file();

@@ -1,7 +1,6 @@
 //! Elements D1 and D2: base images, the image made from them, and what the scanner found.
 
 use crate::effect::evidence;
-use crate::gate::{ScanPolicy, ScanVerdict};
 use crate::{Effect, Elements, Evidence};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use towpath_core::{CommitSha, Digest, ImageRef, RepositoryName, Tag};
 use towpath_elements::registry::{
-    Assembly, ConfigChange, ImportedImage, Layer, Platform, PlatformImage, ResolvedImage,
+    Assembly, ConfigChange, Fate, ImportedImage, Layer, Platform, PlatformImage, PlatformVerdict,
+    ResolvedImage, ScanPolicy, ScanVerdict,
 };
 use towpath_elements::{Error, ErrorKind, RegistryExt, Result};
 
@@ -195,14 +195,23 @@ impl Effect for ScanImage {
             .counts
             .iter()
             .rev()
-            .map(|(severity, count)| format!("{count} {}", format!("{severity:?}").to_lowercase()))
+            .map(|(severity, count)| format!("{count} {severity}"))
             .collect();
-        let found = if counts.is_empty() {
+        let mut found = if counts.is_empty() {
             "nothing found".to_owned()
         } else {
             counts.join(", ")
         };
-        evidence([("scan", format!("{found} on {}", verdict.platforms.join(", ")))])
+        let allowed = verdict.count(|fate| matches!(fate, Fate::Allowed { .. }));
+        if allowed > 0 {
+            found.push_str(&format!(" ({allowed} allowed)"));
+        }
+        let platforms: Vec<String> = match verdict.scans.is_empty() {
+            // A verdict of an older version has their names alone.
+            true => verdict.platforms.clone(),
+            false => verdict.scans.iter().map(judged).collect(),
+        };
+        evidence([("scan", format!("{found} on {}", platforms.join(", ")))])
     }
 
     async fn observe(&self, _: &Elements) -> Result<Option<ScanVerdict>> {
@@ -221,8 +230,32 @@ impl Effect for ScanImage {
         }
         Err(
             Error::new(ErrorKind::Denied, "scan gate", "let through", &self.image)
-                .because(verdict.reasons.join("; "))
+                .because(told(&verdict.reasons))
                 .advise("mend it in a new commit, or allow the finding by name, with a reason and an end"),
         )
     }
+}
+
+/// A platform, what scanned it, and what let it through where nothing could.
+fn judged(scan: &PlatformVerdict) -> String {
+    match (&scan.accepted, &scan.scanner) {
+        (Some(allowance), _) => format!("{} (without a result: {})", scan.platform, allowance.reason),
+        (None, Some(scanner)) => format!("{} ({scanner})", scan.platform),
+        (None, None) => scan.platform.clone(),
+    }
+}
+
+/// The first reasons, and how many more there are: an error is for reading.
+fn told(reasons: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut text = reasons
+        .iter()
+        .take(MOST)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if reasons.len() > MOST {
+        text.push_str(&format!("; and {} more", reasons.len() - MOST));
+    }
+    text
 }

@@ -5,7 +5,7 @@ use crate::effects::{
     AssembleImage, ConfirmCiRun, Deployment, ImportImage, ReadReview, ReportBuild, ScanImage, WriteBack,
     WrittenBack,
 };
-use crate::gate::{ReviewPolicy, ScanPolicy};
+use crate::gate::ReviewPolicy;
 use crate::{Context, Step, Stop};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use towpath_core::{CiRunId, CommitSha, Digest, ImageRef, RepoSlug, RepositoryName, Tag};
-use towpath_elements::registry::{ConfigChange, Platform};
+use towpath_elements::registry::{ConfigChange, Platform, ScanPolicy};
 use url::Url;
 
 /// Makes the image of a reviewed service, stores it, waits for its scan, and promotes it by digest.

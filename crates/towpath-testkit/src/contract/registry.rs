@@ -6,9 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use towpath_core::wait::Policy;
 use towpath_core::{Cancellation, Digest, ImageRef, RepositoryName};
-use towpath_elements::registry::{Assembly, Layer, Platform, ResolvedImage, ScanStatus};
+use towpath_elements::registry::{Assembly, Layer, NoResult, Platform, ResolvedImage, ScanStatus};
 use towpath_elements::{ErrorKind, Registry, RegistryExt};
 
 /// Makes one test of each clause of [`Registry`](towpath_elements::Registry)'s contract.
@@ -26,6 +27,9 @@ macro_rules! registry_contract {
             a_missing_rule_is_told_apart
             a_scan_is_reported_per_platform
             a_copy_has_the_same_digest
+            a_scan_that_never_comes_ends_the_wait
+            an_end_without_its_findings_is_not_an_end
+            what_has_ended_is_not_asked_for_again
         );
     };
 }
@@ -61,6 +65,15 @@ pub trait RegistryFixture: Send + Sync {
 
     /// Lets the scanner go on, with the images it has not scanned too.
     async fn release_scans(&self);
+
+    /// Takes every rule away by which repositories are scanned.
+    async fn uncover(&self);
+
+    /// Has the scanner say at once that it has ended, and keeps its findings back.
+    async fn hold_findings(&self);
+
+    /// Has the scanner list its findings, one at least for each image that was stored meanwhile.
+    async fn release_findings(&self);
 
     /// A folder that is empty, exists, and may be written into.
     fn scratch(&self) -> PathBuf;
@@ -325,4 +338,80 @@ pub async fn a_copy_has_the_same_digest(fixture: &dyn RegistryFixture) {
     }
     let named = registry.resolve(&to.tagged(word("v1"))).await.unwrap();
     assert_eq!(named.unwrap().digest, made.digest);
+}
+
+/// Clause 10.
+pub async fn a_scan_that_never_comes_ends_the_wait(fixture: &dyn RegistryFixture) {
+    let registry = fixture.registry();
+    let base = base(fixture).await;
+    fixture.uncover().await;
+    let made = registry
+        .assemble(assembly(fixture, "uncovered", &base, "a").await)
+        .await
+        .unwrap();
+    let report = registry.scan(&made.image).await.unwrap();
+    assert_eq!(report.platforms.len(), made.platforms.len());
+    for scan in &report.platforms {
+        assert!(matches!(scan.status, ScanStatus::Unavailable(_)), "{scan:?}");
+        assert_eq!(scan.no_result, Some(NoResult::NotCovered));
+    }
+    // So long a pause that a second look would be too late.
+    let hour = Duration::from_secs(3600);
+    let once = Policy::every(hour).within(2 * hour);
+    let waited = registry
+        .wait_for_scan(&made.image, &once, &Cancellation::new())
+        .await
+        .unwrap();
+    assert_eq!(waited, report);
+}
+
+/// Clause 11.
+pub async fn an_end_without_its_findings_is_not_an_end(fixture: &dyn RegistryFixture) {
+    let registry = fixture.registry();
+    let base = base(fixture).await;
+    fixture.hold_findings().await;
+    let made = registry
+        .assemble(assembly(fixture, "unlisted", &base, "a").await)
+        .await
+        .unwrap();
+    let briefly = Policy::every(Duration::from_millis(20)).within(Duration::from_millis(200));
+    let early = registry
+        .wait_for_scan(&made.image, &briefly, &Cancellation::new())
+        .await;
+    refused(early, ErrorKind::TimedOut, "waiting for findings that are held");
+    fixture.release_findings().await;
+    let report = registry
+        .wait_for_scan(&made.image, &fixture.policy(), &Cancellation::new())
+        .await
+        .unwrap();
+    assert_eq!(report.platforms.len(), made.platforms.len());
+    for scan in &report.platforms {
+        assert!(matches!(scan.status, ScanStatus::Complete | ScanStatus::Active));
+        assert!(!scan.findings.is_empty(), "{scan:?}");
+    }
+}
+
+/// Clause 12.
+pub async fn what_has_ended_is_not_asked_for_again(fixture: &dyn RegistryFixture) {
+    let registry = fixture.registry();
+    let base = base(fixture).await;
+    let made = registry
+        .assemble(assembly(fixture, "scanned", &base, "a").await)
+        .await
+        .unwrap();
+    let ended = registry
+        .wait_for_scan(&made.image, &fixture.policy(), &Cancellation::new())
+        .await
+        .unwrap();
+    fixture.hold_scans().await;
+    let anew = registry.scan(&made.image).await.unwrap();
+    assert!(anew.platforms.iter().all(|scan| !scan.has_ended()), "{anew:?}");
+    assert_eq!(registry.scan_again(&ended).await.unwrap(), ended);
+    fixture.release_scans().await;
+    let policy = Policy::every(Duration::from_millis(20)).within(Duration::from_secs(60));
+    let later = registry
+        .wait_for_scan(&made.image, &policy, &Cancellation::new())
+        .await
+        .unwrap();
+    assert!(later.platforms.iter().all(|scan| scan.has_ended()), "{later:?}");
 }

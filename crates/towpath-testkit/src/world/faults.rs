@@ -37,6 +37,7 @@ impl Element {
                 "tag",
                 "copy",
                 "scan",
+                "scan_again",
             ],
             Self::Artifacts => &["access", "version", "versions", "publish", "asset", "promote"],
             Self::Delivery => &["status", "refresh", "sync", "wait", "running"],

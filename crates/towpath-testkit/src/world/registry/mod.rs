@@ -11,9 +11,11 @@ use super::{Moment, State, World, refusal};
 use async_trait::async_trait;
 use images::Images as Store;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use towpath_core::{Digest, ImageRef, RegistryHost, RepositoryName, Tag};
 use towpath_elements::registry::{
-    Assembly, Finding, ImportedImage, PlatformScan, ResolvedImage, ScanReport, ScanStatus,
+    Assembly, Coverage, Finding, ImportedImage, NoResult, PlatformImage, PlatformScan, ResolvedImage,
+    ScanReport, ScanStatus, Scanner,
 };
 use towpath_elements::{Error, ErrorKind, Registry, Result};
 
@@ -30,8 +32,12 @@ pub enum ScanScript {
     Finds(Vec<Finding>),
     /// No result ever, for this reason.
     Unavailable(String),
-    /// It never begins.
+    /// It never begins, although a rule has the repository scanned.
     Never,
+    /// No rule has the repository scanned.
+    Uncovered,
+    /// The scanner says that it has ended, and lists no findings so far.
+    Unlisted,
 }
 
 /// The host of the private registry: one by the naming rules of Amazon ECR, in no account that exists.
@@ -219,44 +225,80 @@ impl Registry for World {
     async fn scan(&self, image: &ImageRef) -> Result<ScanReport> {
         self.call(Element::Registry, "scan", image, |state, moment| {
             by_digest(image, "read the scan of")?;
-            let found = state
-                .registry
-                .resolve(image)?
-                .ok_or_else(|| missing("read the scan of", image))?;
-            let script = state
-                .registry
-                .scans
-                .get(&image.name())
-                .cloned()
-                .unwrap_or_default();
-            let repository = state.registry.repository_mut(image);
-            let scanned = |platform: &towpath_elements::registry::PlatformImage| {
-                let pushed = repository
-                    .manifests
-                    .get(&platform.digest)
-                    .copied()
-                    .unwrap_or_default();
-                let ended = pushed + moment.timing.scan;
-                let (status, findings) = match &script {
-                    ScanScript::Never => (ScanStatus::Pending, Vec::new()),
-                    _ if moment.now < pushed + moment.timing.scan / 2 => (ScanStatus::Pending, Vec::new()),
-                    _ if moment.now < ended => (ScanStatus::InProgress, Vec::new()),
-                    ScanScript::Clean => (ScanStatus::Complete, Vec::new()),
-                    ScanScript::Finds(findings) => (ScanStatus::Complete, findings.clone()),
-                    ScanScript::Unavailable(why) => (ScanStatus::Unavailable(why.clone()), Vec::new()),
-                };
-                PlatformScan {
-                    image: platform.clone(),
-                    completed: (status == ScanStatus::Complete).then(|| moment.stamp(ended)),
-                    status,
-                    findings,
-                }
-            };
-            Ok(ScanReport {
-                image: image.clone(),
-                platforms: found.platforms.iter().map(scanned).collect(),
-            })
+            state.scan(image, moment)
         })
         .await
     }
+
+    async fn scan_again(&self, before: &ScanReport) -> Result<ScanReport> {
+        self.call(Element::Registry, "scan_again", &before.image, |state, moment| {
+            let now = state.scan(&before.image, moment)?;
+            let mut report = before.clone();
+            for scan in report.platforms.iter_mut().filter(|scan| !scan.has_ended()) {
+                if let Some(newer) = now.platforms.iter().find(|newer| newer.image == scan.image) {
+                    *scan = newer.clone();
+                }
+            }
+            Ok(report)
+        })
+        .await
+    }
+}
+
+impl State {
+    fn scan(&mut self, image: &ImageRef, moment: Moment<'_>) -> Result<ScanReport> {
+        let found = self
+            .registry
+            .resolve(image)?
+            .ok_or_else(|| missing("read the scan of", image))?;
+        let script = self
+            .registry
+            .scans
+            .get(&image.name())
+            .cloned()
+            .unwrap_or_default();
+        let repository = self.registry.repository_mut(image);
+        let scans = found.platforms.into_iter().map(|platform| {
+            let pushed = repository.manifests.get(&platform.digest).copied();
+            scanned(&script, platform, pushed.unwrap_or_default(), moment)
+        });
+        let mut report = ScanReport::new(image.clone(), scans.collect());
+        report.configured = Some(Scanner::Basic);
+        report.coverage = match script {
+            ScanScript::Uncovered => Coverage::Uncovered,
+            _ => Coverage::Covered("SCAN_ON_PUSH".to_owned()),
+        };
+        Ok(report)
+    }
+}
+
+/// One platform that was pushed at a time, as the script has it scanned.
+fn scanned(
+    script: &ScanScript,
+    platform: PlatformImage,
+    pushed: Duration,
+    moment: Moment<'_>,
+) -> PlatformScan {
+    let ended = pushed + moment.timing.scan;
+    let (status, findings) = match script {
+        ScanScript::Uncovered => {
+            let text = "no rule has the repository scanned; add one";
+            return PlatformScan::without_result(platform, NoResult::NotCovered, text);
+        }
+        ScanScript::Never => (ScanStatus::Pending, Vec::new()),
+        _ if moment.now < pushed + moment.timing.scan / 2 => (ScanStatus::Pending, Vec::new()),
+        _ if moment.now < ended => (ScanStatus::InProgress, Vec::new()),
+        ScanScript::Unlisted => (ScanStatus::InProgress, Vec::new()),
+        ScanScript::Clean => (ScanStatus::Complete, Vec::new()),
+        ScanScript::Finds(findings) => (ScanStatus::Complete, findings.clone()),
+        ScanScript::Unavailable(why) => (ScanStatus::Unavailable(why.clone()), Vec::new()),
+    };
+    let mut scan = PlatformScan::new(platform, status);
+    scan.scanner = Some(Scanner::Basic);
+    scan.completed = (scan.status == ScanStatus::Complete).then(|| moment.stamp(ended));
+    if *script == ScanScript::Unlisted && scan.status == ScanStatus::InProgress {
+        scan.word = Some("COMPLETE".to_owned());
+    }
+    scan.findings = findings;
+    scan
 }

@@ -1,15 +1,25 @@
 //! Elements D1, D2, E1 and E2: the private registry, its pull-through cache, and the public registries behind it.
 
+mod gate_report;
+mod policy;
+mod scan;
+mod verdict;
+
+pub use gate_report::GateReport;
+pub use policy::{Allowance, Packages, ScanPolicy};
+pub use scan::{
+    Availability, Coverage, Finding, NoResult, PlatformScan, RegistryExt, ScanReport, ScanStatus, Scanner,
+    Score, Severity,
+};
+pub use verdict::{AllowanceUse, Fate, JudgedFinding, PlatformVerdict, ScanVerdict, Use};
+
+use crate::Result;
 pub use crate::assembly::{Assembly, Compression, ConfigChange, Files, FilesFrom, Layer};
-use crate::ci::ended;
-use crate::{Error, Result};
 use async_trait::async_trait;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use towpath_core::wait::{self, Judgement, Policy};
-use towpath_core::{Cancellation, Digest, ImageRef, RepositoryName, Tag};
+use towpath_core::{Digest, ImageRef, RepositoryName, Tag};
 
 /// What a flow asks of the registry.
 ///
@@ -29,6 +39,13 @@ use towpath_core::{Cancellation, Digest, ImageRef, RepositoryName, Tag};
 /// 8. `a_scan_is_reported_per_platform`: [`scan`](Self::scan) of an index reports each runnable platform by its own
 ///    digest; what has not been scanned is *pending*, never complete.
 /// 9. `a_copy_has_the_same_digest`: [`copy`](Self::copy) gives the digest it was given, every platform included.
+/// 10. `a_scan_that_never_comes_ends_the_wait`: where no rule has the repository scanned and nobody asked for a scan,
+///     each platform is *unavailable* as [`NotCovered`](NoResult::NotCovered), and
+///     [`wait_for_scan`](RegistryExt::wait_for_scan) says so with its first look.
+/// 11. `an_end_without_its_findings_is_not_an_end`: while the scanner says that it has ended and its findings are not
+///     listed yet, the platform is *in progress*.
+/// 12. `what_has_ended_is_not_asked_for_again`: [`scan_again`](Self::scan_again) takes over the platforms whose scan had
+///     ended in the report before.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync {
@@ -58,6 +75,10 @@ pub trait Registry: fmt::Debug + Send + Sync {
 
     /// What the registry's scanner knows of an image, given by digest, right now.
     async fn scan(&self, image: &ImageRef) -> Result<ScanReport>;
+
+    /// What the scanner knows of the same image later on. What the report before says of the registry, and of platforms
+    /// whose scan had ended, is taken over and not asked for again.
+    async fn scan_again(&self, before: &ScanReport) -> Result<ScanReport>;
 }
 
 /// What a reference names.
@@ -123,137 +144,4 @@ pub struct ImportedImage {
     pub upstream: ImageRef,
     /// Where it is now, by digest.
     pub cached: ResolvedImage,
-}
-
-/// What the scanner knows of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScanReport {
-    /// The image asked about, by digest.
-    pub image: ImageRef,
-    /// One entry for each runnable platform.
-    pub platforms: Vec<PlatformScan>,
-}
-
-/// What the scanner knows of one platform of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlatformScan {
-    /// The platform and its digest.
-    pub image: PlatformImage,
-    /// How the scan stands.
-    pub status: ScanStatus,
-    /// When it was completed, where the service says so.
-    pub completed: Option<Timestamp>,
-    /// What was found.
-    pub findings: Vec<Finding>,
-}
-
-/// How a scan stands. Only [`Complete`](Self::Complete) and [`Active`](Self::Active) carry a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ScanStatus {
-    /// Not begun, or nothing known yet.
-    Pending,
-    /// Going on.
-    InProgress,
-    /// Done, with a result that stays as it is.
-    Complete,
-    /// Done, with a result that the service keeps up to date.
-    Active,
-    /// There will be no result; the text says why.
-    Unavailable(String),
-    /// A word of the service that this version does not know; it is not a result.
-    Other(String),
-}
-
-/// One weakness that a scanner found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Its name, such as `CVE-2026-12345`.
-    pub name: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// The package it is in, where the scanner says so.
-    pub package: Option<String>,
-    /// The version of that package.
-    pub version: Option<String>,
-    /// The version that mends it; `None` where there is none, or the scanner does not say.
-    pub fixed_in: Option<String>,
-}
-
-/// How bad a finding is, from nothing to worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Worth knowing.
-    Informational,
-    /// Low.
-    Low,
-    /// Medium.
-    Medium,
-    /// High.
-    High,
-    /// Critical.
-    Critical,
-    /// Not graded, or with a word that this version does not know. It ranks above all others, so that no threshold
-    /// lets it pass unseen.
-    Undefined,
-}
-
-/// What users of [`Registry`] get on top of it.
-#[async_trait]
-pub trait RegistryExt {
-    /// Waits until every platform's scan has an end, good or bad, and returns the report.
-    ///
-    /// # Errors
-    /// *Timed out* naming the platform that is still missing, *cancelled*, or what the service said.
-    async fn wait_for_scan(
-        &self,
-        image: &ImageRef,
-        policy: &Policy,
-        cancellation: &Cancellation,
-    ) -> Result<ScanReport>;
-}
-
-#[async_trait]
-impl<T: Registry + ?Sized> RegistryExt for T {
-    async fn wait_for_scan(
-        &self,
-        image: &ImageRef,
-        policy: &Policy,
-        cancellation: &Cancellation,
-    ) -> Result<ScanReport> {
-        let outcome = wait::until(
-            policy,
-            cancellation,
-            || self.scan(image),
-            Error::retry,
-            scan_has_ended,
-        )
-        .await;
-        ended("wait for the scan of", image.to_string(), outcome)
-    }
-}
-
-fn scan_has_ended(report: &ScanReport) -> Judgement {
-    if report.platforms.is_empty() {
-        return Judgement::failed("the image has no runnable platform that could be scanned");
-    }
-    let unfinished = report.platforms.iter().find(|platform| {
-        matches!(
-            platform.status,
-            ScanStatus::Pending | ScanStatus::InProgress | ScanStatus::Other(_)
-        )
-    });
-    match unfinished {
-        None => Judgement::Met,
-        Some(scan) => {
-            let platform = scan
-                .image
-                .platform
-                .as_ref()
-                .map_or("the image".into(), ToString::to_string);
-            Judgement::pending(format!("the scan of {platform} ({:?})", scan.status))
-        }
-    }
 }

@@ -1,0 +1,140 @@
+//! What a scan may find.
+
+use super::{Finding, NoResult, Severity};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a scan may find for its gate to open, as [`judge`](Self::judge) reads it.
+///
+/// It fails closed: a platform without a whole result closes the gate unless [`without_result`](Self::without_result)
+/// names exactly its reason, and what a scanner does not say of a finding never lets the finding through.
+///
+/// ```
+/// use std::time::Duration;
+/// use towpath_elements::registry::{Allowance, NoResult, ScanPolicy, Severity};
+/// let until = "2027-01-01T00:00:00Z".parse()?;
+/// let mut policy = ScanPolicy {
+///     refuse_from: Severity::High,
+///     maximum_age: Some(Duration::from_secs(24 * 60 * 60)),
+///     ..ScanPolicy::default()
+/// };
+/// policy.limits.insert(Severity::Medium, 10);
+/// let unreachable = Allowance::new("the parser is not reachable", until).for_package("libxml2");
+/// policy.allowed.insert("CVE-2026-1".into(), unreachable);
+/// policy.without_result.insert(NoResult::UnsupportedImage, Allowance::new("made from scratch", until));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanPolicy {
+    /// The least severity that closes the gate with its first finding.
+    pub refuse_from: Severity,
+    /// How many findings of a severity one platform may have. A severity that stands here is judged by its number alone;
+    /// [`refuse_from`](Self::refuse_from) judges all others. A weakness in two packages is two findings.
+    #[serde(default)]
+    pub limits: BTreeMap<Severity, usize>,
+    /// Whether findings count only while a newer version mends them. Where the scanner does not say, they count: the
+    /// basic one never does.
+    pub fixable_only: bool,
+    /// Which packages' findings count.
+    #[serde(default)]
+    pub packages: Packages,
+    /// Findings that are let through, by name.
+    pub allowed: BTreeMap<String, Allowance>,
+    /// How old a result may be.
+    pub maximum_age: Option<Duration>,
+    /// Reasons for which a platform may have no result at all. Their package scope means nothing.
+    #[serde(default)]
+    pub without_result: BTreeMap<NoResult, Allowance>,
+}
+
+impl Default for ScanPolicy {
+    /// Refuses what is high or worse, fixable or not, in any package, and every platform without a result.
+    fn default() -> Self {
+        Self {
+            refuse_from: Severity::High,
+            limits: BTreeMap::new(),
+            fixable_only: false,
+            packages: Packages::All,
+            allowed: BTreeMap::new(),
+            maximum_age: None,
+            without_result: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why something is let through, and until when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Why.
+    pub reason: String,
+    /// Until when; from then on the finding counts again.
+    pub until: Timestamp,
+    /// The packages it holds for; empty for any.
+    #[serde(default)]
+    pub packages: BTreeSet<String>,
+}
+
+impl Allowance {
+    /// For any package.
+    pub fn new(reason: impl Into<String>, until: Timestamp) -> Self {
+        Self {
+            reason: reason.into(),
+            until,
+            packages: BTreeSet::new(),
+        }
+    }
+
+    /// Holds for this package, and others added so, only.
+    #[must_use]
+    pub fn for_package(mut self, package: impl Into<String>) -> Self {
+        self.packages.insert(package.into());
+        self
+    }
+
+    /// Whether it has not ended yet.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        now < self.until
+    }
+
+    /// Whether it is meant for the package of a finding. One without a package is nobody's.
+    pub(super) fn is_for(&self, finding: &Finding) -> bool {
+        let named = |package: &String| self.packages.contains(package);
+        self.packages.is_empty() || finding.package.as_ref().is_some_and(named)
+    }
+}
+
+/// Packages by what installed them, in the words of Amazon Inspector (`OS`, `NPM`, `JAR`, …), small letters or capitals.
+/// A finding that does not say is in every choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packages {
+    /// All.
+    #[default]
+    All,
+    /// Only what these installed.
+    Only(BTreeSet<String>),
+    /// Not what these installed.
+    Except(BTreeSet<String>),
+}
+
+impl Packages {
+    /// Only packages of the operating system.
+    pub fn of_the_system() -> Self {
+        Self::Only(BTreeSet::from(["OS".to_owned()]))
+    }
+
+    pub(super) fn contains(&self, finding: &Finding) -> bool {
+        let Some(manager) = &finding.package_manager else {
+            return true;
+        };
+        let among =
+            |managers: &BTreeSet<String>| managers.iter().any(|one| one.eq_ignore_ascii_case(manager));
+        match self {
+            Self::All => true,
+            Self::Only(managers) => among(managers),
+            Self::Except(managers) => !among(managers),
+        }
+    }
+}
