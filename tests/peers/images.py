@@ -1,15 +1,10 @@
-"""skopeo (containers/image) against ECR's /v2/, the upstreams and the pull-through cache; then the rest of ECR with the
-AWS CLI, so that every operation that the lab serves is called once by a client that somebody else wrote."""
+"""skopeo (containers/image) and buildah against ECR's /v2/, the upstreams and the pull-through cache."""
 
-import base64
 import hashlib
 import json
 import os
-import re
 
-import boto3
-
-from check import aws, check, contains, folder, holds, lab, run, same, source
+from check import aws, check, contains, folder, holds, lab, run, same
 
 REGISTRY = lab("TOWPATH_LAB_REGISTRY")
 TLS = "--tls-verify=false"
@@ -24,33 +19,11 @@ def digest_of(*arguments):
 
 
 def session():
-    called = set()
-
-    def ecr(operation, *arguments, fails=False):
-        called.add("".join(word.capitalize() for word in operation.split("-")))
-        return aws("ecr", operation, *arguments, fails=fails)
-
-    with check("aws ecr get-authorization-token, get-login-password"):
-        data = ecr("get-authorization-token")["authorizationData"][0]
-        user, password = base64.b64decode(data["authorizationToken"]).decode().split(":", 1)
-        same(user, "AWS")
-        contains(data["proxyEndpoint"], REGISTRY)
-        login = run("aws", "ecr", "get-login-password").strip()
-        holds(len(login) > 20, "the password is short")
+    password = run("aws", "ecr", "get-login-password").strip()
     credentials = f"AWS:{password}"
     source_credentials, to_credentials = ("--src-creds", credentials), ("--dest-creds", credentials)
-
-    with check("aws ecr create-repository, describe-repositories, and the errors of both"):
-        created = ecr("create-repository", "--repository-name", "peers/app", "--image-tag-mutability", "MUTABLE")
-        uri = created["repository"]["repositoryUri"]
-        same(uri, f"{REGISTRY}/peers/app")
-        contains(ecr("create-repository", "--repository-name", "peers/app", fails=True), "RepositoryAlreadyExistsException")
-        names = [found["repositoryName"] for found in ecr("describe-repositories")["repositories"]]
-        holds("peers/app" in names, names)
-        contains(
-            ecr("describe-repositories", "--repository-names", "peers/none", fails=True), "RepositoryNotFoundException"
-        )
-        contains(ecr("create-repository", "--repository-name", "Bad_", fails=True), "InvalidParameterException")
+    for name in ("app", "copy", "mirror/app", "built"):
+        aws("ecr", "create-repository", "--repository-name", f"peers/{name}")
 
     public = f"docker://{lab('TOWPATH_LAB_ECR_PUBLIC')}/docker/library/alpine:3.20"
     quay = f"docker://{lab('TOWPATH_LAB_QUAY')}/towpath/ca-certificates:2026"
@@ -76,7 +49,6 @@ def session():
     with check("skopeo copy --all into the registry and between repositories keeps the digest"):
         skopeo("copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", *to_credentials, public, f"{app}:one")
         same(digest_of("--creds", credentials, f"{app}:one"), digest_of(public))
-        run("aws", "ecr", "create-repository", "--repository-name", "peers/copy")
         skopeo(
             "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", *source_credentials, *to_credentials,
             f"{app}:one", f"docker://{REGISTRY}/peers/copy:one",
@@ -115,102 +87,28 @@ def session():
             "manifest unknown",
         )
 
-    with check("aws ecr describe-images, list-images, batch-get-image"):
-        details = ecr("describe-images", "--repository-name", "peers/app")["imageDetails"]
-        index = next(found for found in details if "one" in found.get("imageTags", []))
-        same(index["imageDigest"], digest_of(public))
-        listed = ecr("list-images", "--repository-name", "peers/app", "--filter", "tagStatus=TAGGED")["imageIds"]
-        same(sorted(found["imageTag"] for found in listed), ["docker", "one", "single"])
-        got = ecr("batch-get-image", "--repository-name", "peers/app", "--image-ids", "imageTag=one", "imageTag=none")
-        same(got["images"][0]["imageManifest"], skopeo("inspect", TLS, "--raw", public))
-        same(got["failures"][0]["failureCode"], "ImageNotFound")
-
-    with check("boto3 pages through list_images and raises typed errors"):
-        client = boto3.client("ecr")
-        pages = client.get_paginator("list_images").paginate(
-            repositoryName="peers/app", PaginationConfig={"PageSize": 1}
+    with check("skopeo sync mirrors every tag of a repository"):
+        skopeo(
+            "sync", "--all", "--src", "docker", "--dest", "docker", "--src-tls-verify=false", "--dest-tls-verify=false",
+            *source_credentials, *to_credentials, f"{REGISTRY}/peers/app", f"{REGISTRY}/peers/mirror",
         )
-        found = [page["imageIds"] for page in pages]
-        holds(len(found) > 2 and all(len(page) <= 1 for page in found), found)
-        try:
-            client.describe_images(repositoryName="peers/app", imageIds=[{"imageTag": "none"}])
-            raise AssertionError("an unknown tag was described")
-        except client.exceptions.ImageNotFoundException:
-            pass
+        mirror = f"docker://{REGISTRY}/peers/mirror/app"
+        same(sorted(json.loads(skopeo("list-tags", TLS, "--creds", credentials, mirror))["Tags"]), ["docker", "one", "single"])
+        same(digest_of("--creds", credentials, f"{mirror}:one"), digest_of(public))
 
-    with check("aws ecr batch-check-layer-availability"):
-        layers = json.loads(manifest)["layers"]
-        answer = ecr(
-            "batch-check-layer-availability", "--repository-name", "peers/app",
-            "--layer-digests", layers[0]["digest"], "sha256:" + "0" * 64,
-        )
-        same(answer["layers"][0]["layerAvailability"], "AVAILABLE")
-        holds(len(answer["layers"]) + len(answer["failures"]) == 2, answer)
-
-    with check("aws ecr put-image under a second tag, and put-image-tag-mutability"):
-        text = got["images"][0]["imageManifest"]
-        with open(f"{here}/manifest.json", "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        put = ("put-image", "--repository-name", "peers/app", "--image-manifest", f"file://{here}/manifest.json")
-        same(ecr(*put, "--image-tag", "two")["image"]["imageId"]["imageDigest"], digest_of(public))
-        contains(ecr(*put, "--image-tag", "two", fails=True), "ImageAlreadyExistsException")
-        locked = ecr("put-image-tag-mutability", "--repository-name", "peers/app", "--image-tag-mutability", "IMMUTABLE")
-        same(locked["imageTagMutability"], "IMMUTABLE")
-        contains(ecr(*put, "--image-tag", "single", fails=True), "ImageTagAlreadyExistsException")
+    with check("skopeo is told that a tag is immutable"):
+        locked = ("--repository-name", "peers/app", "--image-tag-mutability")
+        aws("ecr", "put-image-tag-mutability", *locked, "IMMUTABLE")
         refused = skopeo(
             "copy", "--src-tls-verify=false", "--dest-tls-verify=false", *to_credentials, quay, f"{app}:one", fails=True
         )
         contains(refused.lower(), "immutable")
-        ecr("put-image-tag-mutability", "--repository-name", "peers/app", "--image-tag-mutability", "MUTABLE")
+        aws("ecr", "put-image-tag-mutability", *locked, "MUTABLE")
 
-    with check("aws ecr start-image-scan, wait image-scan-complete, describe-image-scan-findings"):
-        # Without rules a push starts no scan; with them it would have used up the image's one scan of the day.
-        ecr("put-registry-scanning-configuration", "--scan-type", "BASIC", "--rules", "[]")
-        skopeo("copy", "--src-tls-verify=false", "--dest-tls-verify=false", *to_credentials, quay, f"{app}:scan")
-        image = ("--repository-name", "peers/app", "--image-id", "imageTag=scan")
-        contains(ecr("describe-image-scan-findings", *image, fails=True), "ScanNotFoundException")
-        holds(ecr("start-image-scan", *image)["imageScanStatus"]["status"], "no status")
-        contains(ecr("start-image-scan", *image, fails=True), "LimitExceededException")
-        run("aws", "ecr", "wait", "image-scan-complete", *image)
-        answer = ecr("describe-image-scan-findings", *image)
-        same(answer["imageScanStatus"]["status"], "COMPLETE")
-        holds("findings" in answer["imageScanFindings"], answer)
-        nothing = ("--repository-name", "peers/app", "--image-id", "imageTag=nope")
-        contains(ecr("describe-image-scan-findings", *nothing, fails=True), "ImageNotFoundException")
-
-    with check("aws ecr scanning configuration of the repository and of the registry, account settings"):
-        on = ecr(
-            "put-image-scanning-configuration", "--repository-name", "peers/app",
-            "--image-scanning-configuration", "scanOnPush=true",
-        )
-        same(on["imageScanningConfiguration"]["scanOnPush"], True)
-        rules = '[{"scanFrequency":"SCAN_ON_PUSH","repositoryFilters":[{"filter":"peers/*","filterType":"WILDCARD"}]}]'
-        ecr("put-registry-scanning-configuration", "--scan-type", "BASIC", "--rules", rules)
-        kept = ecr("get-registry-scanning-configuration")["scanningConfiguration"]
-        same(kept["rules"][0]["repositoryFilters"][0]["filter"], "peers/*")
-        asked = ecr("batch-get-repository-scanning-configuration", "--repository-names", "peers/app", "peers/none")
-        same(asked["scanningConfigurations"][0]["scanOnPush"], True)
-        same(len(asked["failures"]), 1)
-        same(ecr("put-account-setting", "--name", "BASIC_SCAN_TYPE_VERSION", "--value", "AWS_NATIVE")["value"], "AWS_NATIVE")
-        same(ecr("get-account-setting", "--name", "BASIC_SCAN_TYPE_VERSION")["value"], "AWS_NATIVE")
-        holds(ecr("describe-registry")["registryId"].isdigit(), "the registry has no number")
-
-    with check("aws ecr pull-through cache rules: create, describe, validate, update, refuse"):
-        rule = ("--ecr-repository-prefix", "gallery")
-        ecr("create-pull-through-cache-rule", *rule, "--upstream-registry-url", "public.ecr.aws")
-        ecr("create-pull-through-cache-rule", "--ecr-repository-prefix", "quay", "--upstream-registry-url", "quay.io")
-        again = ecr("create-pull-through-cache-rule", *rule, "--upstream-registry-url", "public.ecr.aws", fails=True)
-        contains(again, "PullThroughCacheRuleAlreadyExistsException")
-        unknown = ("--ecr-repository-prefix", "other", "--upstream-registry-url", "registry.example.com")
-        contains(ecr("create-pull-through-cache-rule", *unknown, fails=True), "UnsupportedUpstreamRegistryException")
-        kept = ecr("describe-pull-through-cache-rules")["pullThroughCacheRules"]
-        same(sorted(found["upstreamRegistryUrl"] for found in kept), ["public.ecr.aws", "quay.io"])
-        same(ecr("validate-pull-through-cache-rule", *rule)["isValid"], True)
-        secret = f"arn:aws:secretsmanager:{lab('AWS_REGION')}:123456789012:secret:ecr-pullthroughcache/lab-abcdef"
-        updated = ecr("update-pull-through-cache-rule", "--ecr-repository-prefix", "quay", "--credential-arn", secret)
-        same(updated["credentialArn"], secret)
-        ecr("delete-pull-through-cache-rule", "--ecr-repository-prefix", "quay")
-        ecr("create-pull-through-cache-rule", "--ecr-repository-prefix", "quay", "--upstream-registry-url", "quay.io")
+    with check("pull-through cache rules for what follows"):
+        for prefix, url in (("gallery", "public.ecr.aws"), ("quay", "quay.io")):
+            rule = ("--ecr-repository-prefix", prefix, "--upstream-registry-url", url)
+            aws("ecr", "create-pull-through-cache-rule", *rule)
 
     for prefix, path, upstream in (
         ("gallery", "docker/library/alpine:3.20", public),
@@ -223,23 +121,71 @@ def session():
             kept = aws("ecr", "describe-images", "--repository-name", f"{prefix}/{path.split(':')[0]}")["imageDetails"]
             holds(digest_of(upstream) in [found["imageDigest"] for found in kept], kept)
 
-    with check("aws ecr batch-delete-image, delete-repository with and without --force"):
-        gone = ecr("batch-delete-image", "--repository-name", "peers/app", "--image-ids", "imageTag=docker", "imageTag=none")
-        same(gone["imageIds"][0]["imageTag"], "docker")
-        same(len(gone["failures"]), 1)
-        kept = ecr("delete-repository", "--repository-name", "peers/app", fails=True)
-        contains(kept, "RepositoryNotEmptyException")
-        ecr("delete-repository", "--repository-name", "peers/app", "--force")
-        contains(skopeo("list-tags", TLS, "--creds", credentials, app, fails=True), "404")
+    buildah_session(here, credentials)
 
-    with check("aws ecr with a wrong secret key is refused"):
-        wrong = {**os.environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
-        refused = run("aws", "ecr", "describe-registry", fails=True, env=wrong)
-        holds("InvalidSignatureException" in refused or "SignatureDoesNotMatch" in refused, refused)
-        wrong = {**os.environ, "AWS_ACCESS_KEY_ID": "AKIAWRONG"}
-        contains(run("aws", "ecr", "describe-registry", fails=True, env=wrong), "UnrecognizedClientException")
 
-    with check("every ECR operation of the lab was called"):
-        served = set(re.findall(r'^        "([A-Z]\w+)" =>', source("crates/towpath-lab/src/ecr/api/mod.rs"), re.M))
-        holds(len(served) > 20, f"only {len(served)} operations were found in the source")
-        same(sorted(served - called), [])
+def buildah_session(here, credentials):
+    """buildah with a store of its own, chrooted: it needs no daemon, no namespaces and no configuration."""
+    with open(f"{here}/policy.json", "w", encoding="utf-8") as file:
+        json.dump({"default": [{"type": "insecureAcceptAnything"}]}, file)
+    store = ("--root", f"{here}/store", "--runroot", f"{here}/run", "--storage-driver", "vfs")
+    policy = ("--signature-policy", f"{here}/policy.json")
+    remote = (*policy, TLS, "--creds", credentials)
+    target = f"docker://{REGISTRY}/peers/built"
+    env = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+
+    def buildah(*arguments, fails=False):
+        return run("buildah", *store, *arguments, fails=fails, env=env).strip()
+
+    def inspect(tag, *more):
+        return json.loads(skopeo("inspect", TLS, "--creds", credentials, *more, f"{target}:{tag}"))
+
+    with open(f"{here}/hello", "w", encoding="utf-8") as file:
+        file.write("hello\n")
+
+    with check("buildah builds from nothing and pushes"):
+        container = buildah("from", "scratch")
+        buildah("copy", container, f"{here}/hello", "/hello")
+        buildah("config", "--label", "team=shop", container)
+        buildah("commit", *policy, container, "built")
+        buildah("push", *remote, "--digestfile", f"{here}/digest", "built", f"{target}:1")
+        about = inspect("1")
+        same((about["Labels"]["team"], len(about["Layers"])), ("shop", 1))
+        with open(f"{here}/digest", encoding="utf-8") as file:
+            same(about["Digest"], file.read())
+
+    with check("buildah pulls it, builds on it, and pushes Docker's format"):
+        buildah("rmi", "--all", "--force")
+        container = buildah("from", *remote, f"{target}:1")
+        with open(os.path.join(buildah("mount", container), "hello"), encoding="utf-8") as file:
+            same(file.read(), "hello\n")
+        buildah("umount", container)
+        buildah("copy", container, f"{here}/policy.json", "/etc/policy.json")
+        buildah("commit", *policy, "--format", "docker", container, "second")
+        buildah("push", *remote, "second", f"{target}:docker")
+        about = inspect("docker", "--raw")
+        same(about["mediaType"], "application/vnd.docker.distribution.manifest.v2+json")
+        same(about["layers"][0]["digest"], inspect("1", "--raw")["layers"][0]["digest"])
+
+    with check("buildah pushes a manifest list of two platforms"):
+        buildah("manifest", "create", "multi")
+        for architecture in ("amd64", "arm64"):
+            container = buildah("from", "--arch", architecture, "scratch")
+            buildah("copy", container, f"{here}/hello", f"/{architecture}")
+            buildah("config", "--arch", architecture, container)
+            buildah("commit", *policy, container, architecture)
+            buildah("manifest", "add", "multi", architecture)
+        buildah("manifest", "push", "--all", *remote, "multi", f"{target}:multi")
+        index = inspect("multi", "--raw")
+        same([entry["platform"]["architecture"] for entry in index["manifests"]], ["amd64", "arm64"])
+        for architecture in ("amd64", "arm64"):
+            about = json.loads(
+                skopeo("--override-arch", architecture, "inspect", TLS, "--creds", credentials, f"{target}:multi")
+            )
+            same(about["Architecture"], architecture)
+
+    with check("buildah is refused with a wrong password and without a repository"):
+        wrong = (*policy, TLS, "--creds", "AWS:wrong")
+        contains(buildah("push", *wrong, "second", f"{target}:no", fails=True).lower(), "unauthorized")
+        none = f"docker://{REGISTRY}/peers/never-made:1"
+        contains(buildah("push", *remote, "second", none, fails=True), "name unknown")

@@ -5,6 +5,7 @@ import time
 
 import argocd
 import check
+import ecr
 import github_session
 import images
 import packages
@@ -13,6 +14,7 @@ import spacelift
 
 SESSIONS = {
     "images": images,
+    "ecr": ecr,
     "packages": packages,
     "github": github_session,
     "argocd": argocd,
