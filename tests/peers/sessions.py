@@ -9,6 +9,7 @@ import ecr
 import github_session
 import images
 import packages
+import places
 import registry
 import spacelift
 
@@ -20,6 +21,7 @@ SESSIONS = {
     "argocd": argocd,
     "spacelift": spacelift,
     "registry": registry,
+    "places": places,
 }
 
 wanted = sys.argv[1:] or list(SESSIONS)
