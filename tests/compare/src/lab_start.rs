@@ -4,11 +4,12 @@
 //! ECR's `DescribeRepositories`, by the same SDK client.
 
 use crate::Result;
+use crate::child::Running;
 use crate::report::{header, mebibytes, median, milliseconds, row, text};
 use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use towpath_lab::Lab;
 
@@ -113,36 +114,6 @@ fn build_the_lab() -> Result<PathBuf> {
     }
     let own = std::env::current_exe()?;
     Ok(own.with_file_name("towpath-lab"))
-}
-
-/// A program that ends when this is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self(child))
-    }
-
-    fn resident_kib(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line
-            .and_then(|line| line.split_whitespace().next())
-            .ok_or("no VmRSS in /proc")?;
-        Ok(number.parse()?)
-    }
 }
 
 async fn lab_program(program: &Path, folder: &Path) -> Result<(Duration, Start)> {

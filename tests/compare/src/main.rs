@@ -1,12 +1,14 @@
 //! Towpath beside outside tools: both sides of each figure come from one run, and are printed with their ratio.
 //!
 //! ```sh
-//! tests/compare/install          # once: moto_server, for `lab-start`
+//! tests/compare/install          # once: moto_server, for `lab-start`; docker-registry, for `registry`
 //! cargo run --release -p towpath-tests-compare -- all
 //! ```
 
 mod calls;
+mod child;
 mod lab_start;
+mod registry;
 mod report;
 
 use clap::{Parser, ValueEnum};
@@ -29,6 +31,12 @@ struct Args {
     /// How often each server is started.
     #[arg(long, default_value_t = 20)]
     starts: usize,
+    /// How often each image is copied.
+    #[arg(long, default_value_t = 5)]
+    copies: usize,
+    /// What `copy-image` copies, and where to.
+    #[arg(hide = true)]
+    images: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -37,8 +45,13 @@ enum What {
     LabStart,
     /// One call of each client beside the same request made by hand.
     Calls,
-    /// Both.
+    /// Copies between registries beside skopeo.
+    Registry,
+    /// All of it.
     All,
+    /// One copy, as `registry` measures it in a program of its own.
+    #[value(hide = true)]
+    CopyImage,
 }
 
 #[tokio::main]
@@ -54,11 +67,21 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<()> {
-    if args.what != What::Calls {
+    if let What::CopyImage = args.what {
+        let [from, to] = args.images.as_slice() else {
+            return Err("copy-image takes two images".into());
+        };
+        return registry::copy_image(from, to).await;
+    }
+    let wanted = |what| args.what == what || args.what == What::All;
+    if wanted(What::LabStart) {
         lab_start::compare(args.starts).await?;
     }
-    if args.what != What::LabStart {
+    if wanted(What::Calls) {
         calls::compare(args.rounds).await?;
+    }
+    if wanted(What::Registry) {
+        registry::compare(args.copies).await?;
     }
     Ok(())
 }
