@@ -15,7 +15,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use docker_registry::DockerRegistry;
 use relay::{Cut, Relay};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use towpath_core::{ImageRef, RegistryHost, Secret};
@@ -23,7 +22,7 @@ use towpath_ecr::oci::{
     Anonymous, Blob, BlobSource, ImageSink, Manifest, OciClient, OciSettings, Pushed, RegistryCredentials,
     media,
 };
-use towpath_ecr::registry::{Assembly, Compression, ConfigChange, Layer};
+use towpath_ecr::registry::{Assembly, Layer};
 use towpath_ecr::{Ecr, EcrConfig, ErrorKind, Registry, Result};
 use url::Url;
 
@@ -446,21 +445,12 @@ async fn an_assembled_image_goes_to_docker_registry() {
         .ensure_repository(&"towpath/tree".parse().unwrap())
         .await
         .unwrap();
-    let made = ecr
-        .assemble(Assembly {
-            target: target.tagged("1".parse().unwrap()),
-            base: Some(base.image),
-            platforms: vec![],
-            layers: vec![Layer::files(
-                Path::new(&from_environment("PEERS_TREE")),
-                "/srv/tree",
-            )],
-            config: ConfigChange::default(),
-            annotations: BTreeMap::new(),
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            compression: Compression::default(),
-        })
-        .await
-        .unwrap();
+    let mut assembly = Assembly::on(base.image, target.tagged("1".parse().unwrap()));
+    assembly.layers = vec![Layer::files(
+        Path::new(&from_environment("PEERS_TREE")),
+        "/srv/tree",
+    )];
+    assembly.created = "2026-01-02T03:04:05Z".parse().unwrap();
+    let made = ecr.assemble(assembly).await.unwrap();
     assert_eq!(made.platforms.len(), 2);
 }

@@ -91,8 +91,10 @@ fn an_ungraded_finding_counts_as_the_worst() {
 
 #[test]
 fn a_number_of_findings_may_be_allowed() {
-    let mut policy = ScanPolicy::default();
-    policy.limits = BTreeMap::from([(Severity::High, 0), (Severity::Medium, 2)]);
+    let policy = ScanPolicy {
+        limits: BTreeMap::from([(Severity::High, 0), (Severity::Medium, 2)]),
+        ..ScanPolicy::default()
+    };
     let two = complete(vec![finding(Severity::Medium); 2]);
     let verdict = policy.judge(&two, at(0));
     assert!(verdict.passed);
