@@ -91,6 +91,7 @@ impl Ecr {
     /// into temporary files, each once for all platforms that have it; memory is bounded.
     ///
     /// ```no_run
+    /// use towpath_ecr::Registry;
     /// use towpath_ecr::registry::{Assembly, Compression, Files, Layer, Platform};
     /// # async fn make(ecr: towpath_ecr::Ecr) -> towpath_ecr::Result<()> {
     /// let target = ecr.ensure_repository(&"shop/web".parse()?).await?.tagged("1.4".parse()?);

@@ -5,7 +5,8 @@
 //! selected, but marks only those that none before it selected.
 
 use super::Ecr;
-use super::store::{Image, Repository, matches};
+use super::names::matches;
+use super::store::{Image, Repository};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,9 @@
 use super::Ecr;
 use super::archive::Storage;
 use super::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
+use super::names::is_repository_name;
 use super::seed::ImageSeed;
-use super::store::{Image, Reference, Repository, is_repository_name};
+use super::store::{Image, Reference, Repository};
 use crate::LabError;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;

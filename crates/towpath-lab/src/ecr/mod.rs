@@ -20,6 +20,7 @@ mod inspect;
 mod lifecycle;
 mod manifest;
 mod many;
+mod names;
 mod permissions;
 mod pull_through;
 mod registry;

@@ -51,7 +51,7 @@ impl Service {
 
     /// Makes the repository of a push where there is none, a template says so, and the caller may.
     pub(super) fn create_on_push(&self, name: &str) {
-        if super::store::is_repository_name(name) && !self.denies("ecr:CreateRepository") {
+        if super::names::is_repository_name(name) && !self.denies("ecr:CreateRepository") {
             self.store().create_on_push(name);
         }
     }

@@ -104,7 +104,7 @@ pub(super) async fn ensure_blob(service: &Service, name: &str, digest: &Digest) 
 }
 
 fn covered(service: &Service, name: &str) -> bool {
-    super::store::is_repository_name(name) && service.store().pull_through(name).is_some()
+    super::names::is_repository_name(name) && service.store().pull_through(name).is_some()
 }
 
 fn cached(service: &Service, name: &str, reference: &Reference) -> Cached {

@@ -1,7 +1,8 @@
 //! Errors of the JSON API, in the words of the service.
 
 use super::super::Service;
-use super::super::store::{Repository, Store, is_repository_name};
+use super::super::names::is_repository_name;
+use super::super::store::{Repository, Store};
 use crate::sigv4::Refusal;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};

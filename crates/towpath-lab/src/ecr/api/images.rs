@@ -1,9 +1,10 @@
 //! Operations on images.
 
 use super::super::Service;
+use super::super::names::is_tag;
 use super::super::pull_through::{self as cache, PullFailure};
 use super::super::secrets::LOGIN_FAILED;
-use super::super::store::{DeleteRefused, Image, Push, PushRefused, Reference, Repository, is_tag};
+use super::super::store::{DeleteRefused, Image, Push, PushRefused, Reference, Repository};
 use super::Answer;
 use super::error::ApiError;
 use jiff::Timestamp;

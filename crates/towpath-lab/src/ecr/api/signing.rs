@@ -1,8 +1,8 @@
 //! Operations on the signing configuration, and on who does not count as a puller.
 
 use super::super::Service;
+use super::super::names::{is_repository_name, matches};
 use super::super::scan::seconds;
-use super::super::store::{is_repository_name, matches};
 use super::Answer;
 use super::error::ApiError;
 use super::pages::{page, with_token};

@@ -2,8 +2,8 @@
 
 use super::super::Service;
 use super::super::creation::Template;
+use super::super::names::is_repository_name;
 use super::super::scan::seconds;
-use super::super::store::is_repository_name;
 use super::Answer;
 use super::error::ApiError;
 use super::pages::{page, with_token};
