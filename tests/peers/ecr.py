@@ -213,7 +213,7 @@ def session():
         refused("GetLifecyclePolicy", "LifecyclePolicyNotFoundException", **repository)
         ok("PutLifecyclePolicy", {"lifecyclePolicyText": something}, **repository, lifecyclePolicyText=rules)
         ok("GetLifecyclePolicy", {"lifecyclePolicyText": something}, **repository)
-        refused("PutLifecyclePolicy", "InvalidParameterException", **repository, lifecyclePolicyText="{")
+        refused("PutLifecyclePolicy", "InvalidParameterException", **repository, lifecyclePolicyText="{" * 100)
         ok("StartLifecyclePolicyPreview", {"status": "IN_PROGRESS"}, **repository)
         client.get_waiter("lifecycle_policy_preview_complete").wait(**repository, WaiterConfig={"Delay": 1})
         ok("GetLifecyclePolicyPreview", {"status": "COMPLETE"}, **repository)
