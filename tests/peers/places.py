@@ -76,7 +76,7 @@ def session():
         ]
         lines = "\n".join(f"{a}:{folder}/{b} {c}:{folder}/{d}" for a, b, c, d in pairs)
         said = run(
-            "cargo", "test", "-q", "-p", "towpath-ecr", "--test", "disk", "--", "--ignored",
+            "cargo", "test", "-q", "--workspace", "--test", "disk", "--", "--ignored",
             cwd=os.environ["PEERS_ROOT"], env={**os.environ, "TOWPATH_PEER_COPIES": lines},
         )
         contains(said, "test result: ok. 1 passed")
