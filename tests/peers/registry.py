@@ -1,4 +1,5 @@
-"""Towpath's registry client against docker-registry; then skopeo and umoci on what it pushed there."""
+"""Towpath's registry client against docker-registry, alone and under the contract of its element; then skopeo and umoci on
+what it pushed there."""
 
 import hashlib
 import json
@@ -40,6 +41,14 @@ def plant(root):
     os.symlink("bin/run", f"{root}/link")
 
 
+def cargo_tests(test, **env):
+    # Of the workspace, so that nothing is compiled anew that its own tests have.
+    return run(
+        "cargo", "test", "-q", "--workspace", "--test", test, "--", "--ignored", cwd=os.environ["PEERS_ROOT"],
+        env={**os.environ, **env},
+    )
+
+
 def session():
     opened, closed = lab("TOWPATH_PEER_REGISTRY_OPEN"), lab("TOWPATH_PEER_REGISTRY_CLOSED")
     password = lab("TOWPATH_PEER_REGISTRY_PASSWORD")
@@ -55,13 +64,13 @@ def session():
         )
 
     with check("towpath-ecr pushes, pulls, copies, goes on after cuts and reads through a cache on docker-registry"):
-        # Of the workspace, so that nothing is compiled anew that its own tests have.
-        said = run(
-            "cargo", "test", "-q", "--workspace", "--test", "peers", "--", "--ignored", cwd=os.environ["PEERS_ROOT"],
-            env={**os.environ, "PEERS_TREE": planted},
-        )
+        said = cargo_tests("peers", PEERS_TREE=planted)
         contains(said, "test result: ok")
         contains(said, "0 ignored")
+
+    with check("towpath-ecr holds the contract's clauses of the data plane on docker-registry"):
+        said = cargo_tests("lab_ecr")
+        contains(said, "test result: ok. 5 passed")
 
     with check("umoci unpacks what towpath-ecr assembled, file by file what went in, on its base"):
         layout = f"{here}/layout:1"

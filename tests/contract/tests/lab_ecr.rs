@@ -1,8 +1,12 @@
-//! `towpath-ecr` at the lab holds the contract.
+//! `towpath-ecr` at the lab holds the contract; and where `/v2/` is a docker-registry instead of the lab's, the clauses
+//! about what `/v2/` does. `tests/peers/run` starts that one, and by itself `cargo test` leaves it out.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod front;
 
 use async_trait::async_trait;
+use front::Front;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,10 +26,34 @@ struct Fixture {
     client: Arc<Ecr>,
     folder: tempfile::TempDir,
     made: AtomicU32,
+    /// The docker-registry that serves `/v2/`, where that is not the lab.
+    other: Option<Front>,
 }
 
 impl Fixture {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    async fn on_docker_registry() -> Self {
+        let fixture = Self::with(Some(Front::start().await)).await;
+        // Nothing is pulled through docker-registry under the prefix of a rule: it is given what the rule would bring in,
+        // and the control plane, which is asked what there is, brings it in itself.
+        let upstream = fixture.upstream_image().await;
+        let cached = fixture.client.cached(&upstream).await.unwrap();
+        let tag = cached.tag().unwrap().as_str();
+        let tag = aws_sdk_ecr::types::ImageIdentifier::builder()
+            .image_tag(tag)
+            .build();
+        let import = fixture.client.api().batch_get_image().image_ids(tag);
+        let import = import.repository_name(cached.repository().as_str()).send();
+        assert_eq!(import.await.unwrap().images().len(), 1);
+        let upstream = upstream.at(fixture.upstream_digest(&upstream).await);
+        fixture.client.oci().copy_image(&upstream, &cached).await.unwrap();
+        fixture
+    }
+
+    async fn with(other: Option<Front>) -> Self {
         let quay = Upstream::start(UpstreamConfig::new(UpstreamKind::Quay))
             .await
             .unwrap();
@@ -40,6 +68,10 @@ impl Fixture {
         let mut wire = OciSettings::default();
         wire.first_pause = Duration::from_millis(2);
         wire.longest_pause = Duration::from_millis(20);
+        if let Some(other) = &other {
+            let host = lab.registry_host().parse().unwrap();
+            wire.endpoints.insert(host, other.url().parse().unwrap());
+        }
         let upstream = format!("http://{}", quay.address()).parse().unwrap();
         let config = EcrConfig::from_env()
             .region(Region::new(&known.region).unwrap())
@@ -58,6 +90,7 @@ impl Fixture {
             client: Arc::new(client),
             folder: tempfile::tempdir().unwrap(),
             made: AtomicU32::new(0),
+            other,
         }
     }
 }
@@ -81,11 +114,17 @@ impl RegistryFixture for Fixture {
     }
 
     async fn served(&self, image: &ImageRef) -> Option<Vec<u8>> {
+        if let Some(other) = &self.other {
+            return other.served(image.repository().as_str(), image.reference()).await;
+        }
         let found = self.lab.image(image.repository().as_str(), image.reference())?;
         Some(found.manifest.to_vec())
     }
 
     async fn writes(&self) -> usize {
+        if let Some(other) = &self.other {
+            return other.writes();
+        }
         let requests = self.lab.registry_requests();
         let writing = ["POST", "PUT", "PATCH"].map(|method| method.parse().unwrap());
         writing.iter().map(|method| requests.count(method, "/v2/")).sum()
@@ -147,4 +186,13 @@ impl RegistryFixture for Fixture {
 mod registry {
     use super::*;
     towpath_testkit::registry_contract!(Fixture::start().await);
+}
+
+mod docker_registry {
+    use super::*;
+    towpath_testkit::registry_data_plane_contract!(
+        Fixture::on_docker_registry().await,
+        #[tokio::test]
+        #[ignore = "needs the registry that tests/peers/run starts"]
+    );
 }

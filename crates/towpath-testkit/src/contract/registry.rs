@@ -17,19 +17,30 @@ use towpath_elements::{ErrorKind, Registry, RegistryExt};
 macro_rules! registry_contract {
     ($fixture:expr) => { $crate::registry_contract!($fixture, #[tokio::test]); };
     ($fixture:expr, $($attribute:tt)+) => {
+        $crate::registry_data_plane_contract!($fixture, $($attribute)+);
+        $crate::contract_suite!(registry, [$($attribute)+], $fixture,
+            an_immutable_tag_that_is_taken_is_a_conflict
+            an_import_is_what_the_upstream_has
+            a_missing_rule_is_told_apart
+            a_scan_is_reported_per_platform
+            a_scan_that_never_comes_ends_the_wait
+            an_end_without_its_findings_is_not_an_end
+            what_has_ended_is_not_asked_for_again
+        );
+    };
+}
+
+/// Makes one test of each clause that any registry of the distribution protocol can hold: the part of
+/// [`registry_contract!`](crate::registry_contract) that asks for no service around the registry.
+#[macro_export]
+macro_rules! registry_data_plane_contract {
+    ($fixture:expr, $($attribute:tt)+) => {
         $crate::contract_suite!(registry, [$($attribute)+], $fixture,
             what_is_not_there_resolves_to_none
             an_assembled_image_is_the_same_every_time
             an_assembled_image_stands_on_its_base
             a_tag_that_is_right_stays
-            an_immutable_tag_that_is_taken_is_a_conflict
-            an_import_is_what_the_upstream_has
-            a_missing_rule_is_told_apart
-            a_scan_is_reported_per_platform
             a_copy_has_the_same_digest
-            a_scan_that_never_comes_ends_the_wait
-            an_end_without_its_findings_is_not_an_end
-            what_has_ended_is_not_asked_for_again
         );
     };
 }
