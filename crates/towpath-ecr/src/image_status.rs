@@ -268,6 +268,10 @@ fn judge(found: Vec<(&str, &Progress)>, wanted: &[&str]) -> Judgement {
             });
         }
     }
+    // Right after a push the service lists nothing, which is no success, whoever named nothing to wait for.
+    if found.is_empty() && wanted.is_empty() {
+        return Judgement::pending("the service to list any");
+    }
     if let Some(missing) = wanted
         .iter()
         .find(|name| !found.iter().any(|(found, _)| found == *name))
@@ -305,5 +309,18 @@ impl fmt::Display for Progress {
             Self::Failed { code, .. } => write!(f, "failed ({code})"),
             Self::Other(word) => f.write_str(word),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_listed_is_no_success() {
+        let is_met = |judgement| matches!(judgement, Judgement::Met);
+        assert!(!is_met(judge(Vec::new(), &[])));
+        assert!(!is_met(judge(Vec::new(), &["eu-central-1"])));
+        assert!(is_met(judge(vec![("eu-central-1", &Progress::Complete)], &[])));
     }
 }
