@@ -37,7 +37,7 @@ pub use upload::Pushed;
 
 use crate::pacing::Pacer;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use towpath_core::RegistryHost;
 use towpath_elements::{Error, ErrorKind, Result};
@@ -99,6 +99,13 @@ fn docker_hub() -> BTreeMap<RegistryHost, Url> {
     }
 }
 
+fn connections(settings: &OciSettings) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(settings.connect_timeout)
+        .user_agent(concat!("towpath-ecr/", env!("CARGO_PKG_VERSION")))
+}
+
 /// Progress that makes up for a cut: with less, a peer that drips would be asked for ever.
 const PROGRESS: u64 = 1 << 20;
 
@@ -113,7 +120,11 @@ pub struct OciClient {
 
 #[derive(Debug)]
 struct Inner {
-    http: reqwest::Client,
+    /// For registries on this machine: it knows no certificates, because reading those of the machine takes longer than a
+    /// copy that finds everything there.
+    plain: reqwest::Client,
+    /// For all others.
+    secure: OnceLock<reqwest::Client>,
     settings: OciSettings,
     service: &'static str,
     credentials: Arc<dyn RegistryCredentials>,
@@ -127,7 +138,8 @@ impl OciClient {
     /// A client whose errors name `service`, with these credentials.
     ///
     /// # Errors
-    /// *Invalid* where an endpoint is plain `http` and not on this machine, or where TLS cannot be set up.
+    /// *Invalid* where an endpoint is plain `http` and not on this machine. Where TLS cannot be set up, the first request
+    /// that needs it says so.
     pub fn new(
         service: &'static str,
         credentials: Arc<dyn RegistryCredentials>,
@@ -140,15 +152,14 @@ impl OciClient {
                     .because("credentials and images travel over https, except on this machine"));
             }
         }
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
-            .user_agent(concat!("towpath-ecr/", env!("CARGO_PKG_VERSION")))
+        let plain = connections(&settings)
+            .tls_certs_only([])
             .build()
-            .map_err(|error| refuse("of the registry").because("no TLS").caused_by(error))?;
+            .map_err(|error| refuse("of the registry").caused_by(error))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                http,
+                plain,
+                secure: OnceLock::new(),
                 settings,
                 service,
                 credentials,
@@ -157,6 +168,20 @@ impl OciClient {
                 pacer: None,
             }),
         })
+    }
+
+    /// The connections for a URL.
+    fn http(&self, url: &Url) -> Result<&reqwest::Client> {
+        if url.scheme() != "https" {
+            return Ok(&self.inner.plain);
+        }
+        if let Some(secure) = self.inner.secure.get() {
+            return Ok(secure);
+        }
+        let built = connections(self.settings()).build().map_err(|error| {
+            Error::new(ErrorKind::Invalid, self.service(), "set up", "TLS").caused_by(error)
+        })?;
+        Ok(self.inner.secure.get_or_init(|| built))
     }
 
     /// Holds the requests to ECR back as their actions are. For a client that has no clones yet.

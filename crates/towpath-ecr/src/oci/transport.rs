@@ -286,8 +286,8 @@ impl OciClient {
         let moved = Arc::new(AtomicU64::new(0));
         let failed: Arc<Mutex<Option<Error>>> = Arc::default();
         let mut builder = self
-            .inner
-            .http
+            .http(url)
+            .map_err(Cut::Own)?
             .request(request.method.clone(), url.clone())
             .headers(headers);
         builder = match &request.payload {
