@@ -3,6 +3,8 @@
 use crate::RevisionOracle;
 use crate::config::{ArgoCdBuilder, Login, WaitPolicy};
 use crate::error;
+use crate::hub::Hub;
+use crate::wait::Waiter;
 use crate::wire::{Project, Settings, UserInfo, Version};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -33,10 +35,14 @@ struct Inner {
     wait: WaitPolicy,
     oracle: Option<Arc<dyn RevisionOracle>>,
     refreshes: Semaphore,
+    looks: Semaphore,
+    hub: Hub,
 }
 
 /// How many refreshes go on at a time: each costs the server a look at the repository, past its caches.
 const MOST_REFRESHES: usize = 4;
+/// How many looks of waits go on at a time, so that thousands of waits do not open thousands of connections.
+const MOST_LOOKS: usize = 32;
 
 impl fmt::Debug for ArgoCd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,12 +67,13 @@ impl ArgoCd {
         wait: WaitPolicy,
         oracle: Option<Arc<dyn RevisionOracle>>,
     ) -> Self {
-        let refreshes = Semaphore::new(MOST_REFRESHES);
         Self(Arc::new(Inner {
             transport,
             wait,
             oracle,
-            refreshes,
+            refreshes: Semaphore::new(MOST_REFRESHES),
+            looks: Semaphore::new(MOST_LOOKS),
+            hub: Hub::default(),
         }))
     }
 
@@ -78,13 +85,27 @@ impl ArgoCd {
         &self.0.wait
     }
 
-    pub(crate) fn oracle(&self) -> Option<&Arc<dyn RevisionOracle>> {
-        self.0.oracle.as_ref()
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Waits by this client, with its [`WaitPolicy`] and its [`RevisionOracle`]. All waits by one client, and by its
+    /// clones, share one stream of changes.
+    pub fn waiter(&self) -> Waiter {
+        let waiter = Waiter::new(Arc::new(self.clone()), self.0.wait.clone());
+        match &self.0.oracle {
+            Some(oracle) => waiter.revision_oracle(oracle.clone()),
+            None => waiter,
+        }
     }
 
     /// A turn to refresh; given back when it is dropped. `None` never happens: nobody closes the semaphore.
     pub(crate) async fn refresh_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.0.refreshes.acquire().await.ok()
+    }
+
+    pub(crate) async fn look_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.looks.acquire().await.ok()
     }
 
     /// The server's version, such as `v3.5.1+9f…`. Needs no login.

@@ -48,9 +48,9 @@ pub enum Trigger {
 pub struct WaitPolicy {
     /// What the wait may do.
     pub trigger: Trigger,
-    /// How often to look although the stream is silent; 10 seconds.
+    /// How often to look although the stream is silent; 10 seconds, a fifth more or less.
     pub poll: Duration,
-    /// The least time between two looks; 100 milliseconds.
+    /// The least time between two looks; 25 milliseconds.
     pub gap: Duration,
     /// The pause after the first refresh that changed nothing; 2 seconds. It doubles from there.
     pub first_refresh: Duration,
@@ -62,6 +62,11 @@ pub struct WaitPolicy {
     pub degraded_grace: Duration,
     /// How long the server may be unable to make manifests before that is the outcome; 20 seconds.
     pub comparison_grace: Duration,
+    /// How long the repository may be out of the server's reach before that is the outcome; 5 minutes.
+    pub outage_grace: Duration,
+    /// How long an application that is not there yet may take to appear, where an ApplicationSet or a parent application is
+    /// about to make it; not at all. Servers tell what is missing from what may not be seen only where the project is given.
+    pub appearance: Duration,
     /// Whether workloads that are paused on purpose count as healthy; no.
     pub accept_suspended: bool,
     /// Whether to listen to the server's stream beside looking; yes.
@@ -73,12 +78,14 @@ impl Default for WaitPolicy {
         Self {
             trigger: Trigger::AsNeeded,
             poll: Duration::from_secs(10),
-            gap: Duration::from_millis(100),
+            gap: Duration::from_millis(25),
             first_refresh: Duration::from_secs(2),
             longest_refresh: Duration::from_secs(15),
             refresh_timeout: Duration::from_secs(45),
             degraded_grace: Duration::from_secs(30),
             comparison_grace: Duration::from_secs(20),
+            outage_grace: Duration::from_secs(300),
+            appearance: Duration::ZERO,
             accept_suspended: false,
             stream: true,
         }

@@ -1,7 +1,7 @@
 //! Element F's trait on top of the client.
 
 use crate::wire::{App, HealthCode, SyncStatusCode};
-use crate::{ArgoCd, Refresh, SyncRequest, wait};
+use crate::{ArgoCd, Refresh, SyncRequest};
 use async_trait::async_trait;
 use towpath_core::{Application, Cancellation, CommitSha};
 use towpath_elements::Result;
@@ -33,7 +33,7 @@ impl Delivery for ArgoCd {
     }
 
     async fn wait(&self, expected: Expected, cancellation: &Cancellation) -> Result<DeliveryReport> {
-        wait::wait(self, expected, cancellation).await
+        self.waiter().wait(expected, cancellation).await
     }
 
     async fn running(&self, application: &Application) -> Result<Vec<RunningImage>> {

@@ -18,6 +18,15 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// A refusal, for a [`Backend`](crate::Backend) that is not this crate's own.
+    pub fn new(http: u16, code: Option<i64>, message: impl Into<String>) -> Self {
+        Self {
+            http,
+            code,
+            message: message.into(),
+        }
+    }
+
     /// The refusal behind an error, where there is one.
     pub fn of(error: &Error) -> Option<&Self> {
         std::error::Error::source(error)?.downcast_ref()

@@ -5,6 +5,7 @@ use crate::ArgoCd;
 use crate::wire::ResourceNode;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use towpath_core::{Application, Digest, ImageRef};
 use towpath_elements::Result;
@@ -64,6 +65,34 @@ impl ArgoCd {
     }
 }
 
+/// The images of all containers in manifests, each a JSON text; what is no JSON names none.
+pub(crate) fn desired_images(manifests: &[String]) -> Vec<String> {
+    fn collect(value: &Value, images: &mut BTreeSet<String>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| collect(item, images)),
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    if matches!(name.as_str(), "containers" | "initContainers")
+                        && let Some(containers) = field.as_array()
+                    {
+                        let named = containers.iter().filter_map(|one| one.get("image")?.as_str());
+                        images.extend(named.map(ToOwned::to_owned));
+                    }
+                    collect(field, images);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut images = BTreeSet::new();
+    for manifest in manifests {
+        if let Ok(value) = serde_json::from_str(manifest) {
+            collect(&value, &mut images);
+        }
+    }
+    images.into_iter().collect()
+}
+
 /// A pod that is no longer in the tree is an invalid argument to the server.
 fn says_gone(error: &towpath_elements::Error) -> bool {
     crate::ApiError::of(error)
@@ -115,7 +144,7 @@ struct ContainerStatus {
     ready: bool,
 }
 
-fn pod_images(node: &ResourceNode, pod: &serde_json::Value) -> Vec<RunningImage> {
+fn pod_images(node: &ResourceNode, pod: &Value) -> Vec<RunningImage> {
     let pod = match Pod::deserialize(pod) {
         Ok(pod) => pod,
         Err(error) => {

@@ -69,6 +69,8 @@ pub struct Patience {
     pub degraded: Duration,
     /// With comparisons that fail.
     pub comparison: Duration,
+    /// With a repository that cannot be reached.
+    pub outage: Duration,
     /// Whether workloads that are paused on purpose count as healthy.
     pub accept_suspended: bool,
 }
@@ -279,9 +281,16 @@ impl Case<'_> {
         };
         if let Some(error) = of(&COMPARISON_ERRORS) {
             let text = format!("{}: {}", error.kind, error.message);
+            let grace = match is_outage(&error.message) {
+                true => self.patience.outage,
+                false => self.patience.comparison,
+            };
             let lasting = self.facts.comparisons_failed > 0;
-            return if lasting && self.facts.comparison_error_for >= self.patience.comparison {
-                ended(DeliveryOutcome::ComparisonError, text)
+            return if lasting && self.facts.comparison_error_for >= grace {
+                ended(
+                    DeliveryOutcome::ComparisonError,
+                    format!("{text}; mend what the repository says, and wait for that commit"),
+                )
             } else {
                 Some(pending(
                     Unmet::Comparison,
@@ -437,6 +446,18 @@ impl Case<'_> {
         if let Some(done) = done {
             if self.is_stale(done) {
                 return Some(self.comparison_after(done));
+            }
+            let compared = self.app.status.sync.revision.as_str();
+            if !self.app.spec.syncs_itself() && !compared.is_empty() && !done.revisions().contains(&compared)
+            {
+                return ended(
+                    DeliveryOutcome::Superseded,
+                    format!(
+                        "{} was synced, and {} changes the application again and is not; sync that one, and wait for it",
+                        brief(&done.revisions()),
+                        short(compared)
+                    ),
+                );
             }
             let unpruned = self.out_of_sync(true);
             if !unpruned.is_empty() && self.out_of_sync(false).is_empty() {
@@ -603,6 +624,29 @@ impl Case<'_> {
             .take(5)
             .collect()
     }
+}
+
+/// Whether a failed comparison is about reaching the repository, which passes without a commit. What the server wraps is
+/// the text of git, of gRPC or of the network.
+fn is_outage(message: &str) -> bool {
+    const SIGNS: [&str; 14] = [
+        "timeout",
+        "timed out",
+        "deadline exceeded",
+        "code = unavailable",
+        "not accessible",
+        "connection re",
+        "no route to host",
+        "no such host",
+        "could not resolve host",
+        "unexpected eof",
+        "tls handshake",
+        "bad gateway",
+        "service unavailable",
+        "too many requests",
+    ];
+    let message = message.to_ascii_lowercase();
+    SIGNS.iter().any(|sign| message.contains(sign))
 }
 
 fn same_destination(a: &Destination, b: &Destination) -> bool {

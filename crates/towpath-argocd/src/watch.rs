@@ -24,8 +24,11 @@ pub struct WatchFilter {
     pub selector: Option<String>,
     /// Only those of this namespace.
     pub namespace: Option<String>,
-    /// Only changes after this version.
+    /// Only changes after this version. Without it the present state of each application comes first.
     pub resource_version: Option<String>,
+    /// Only these fields of each event, such as `result.application.metadata.name`; all where none is given. Name
+    /// `result.type` and `error` too, or they are left out.
+    pub fields: Vec<String>,
 }
 
 impl WatchFilter {
@@ -77,8 +80,9 @@ struct Failure {
 }
 
 impl ArgoCd {
-    /// The changes of applications, for ever: a connection that ends is opened again after a growing pause, from the
-    /// version seen last. The stream ends after an error that another connection would not mend, such as a refused token.
+    /// The changes of applications, for ever: a connection that ends is opened again after a growing pause. Of one
+    /// application it goes on from the version seen last; of several the present state of each is told again, because the
+    /// server would not tell what has changed in between. The stream ends after an error that another connection would not mend, such as a refused token.
     pub fn watch(&self, filter: WatchFilter) -> BoxStream<'static, Result<WatchEvent>> {
         let state = Watch {
             client: self.clone(),
@@ -168,9 +172,11 @@ impl Watch {
         let Some(change) = envelope.result else {
             return Ok(None);
         };
-        if let Some(version) = &change.application.metadata.resource_version {
-            self.filter.resource_version = Some(version.clone());
-        }
+        // From a version on, a server tells the present state only of an application that is asked for by its name.
+        self.filter.resource_version = match self.filter.name {
+            Some(_) => change.application.metadata.resource_version.clone(),
+            None => None,
+        };
         Ok(Some(match change.kind.as_str() {
             "DELETED" => WatchEvent::Deleted(change.application),
             _ => WatchEvent::Changed(change.application),
@@ -192,6 +198,9 @@ async fn open(client: &ArgoCd, filter: &WatchFilter) -> Result<BoxStream<'static
         .query_opt("resourceVersion", filter.resource_version.as_deref());
     for project in &filter.projects {
         call = call.query("projects", project);
+    }
+    if !filter.fields.is_empty() {
+        call = call.query("fields", filter.fields.join(","));
     }
     let answer = client.transport().stream(call).await?;
     if answer.status().is_success() && answer.is("text/event-stream") {

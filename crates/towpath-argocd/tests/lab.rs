@@ -46,13 +46,17 @@ async fn a_commit_goes_live_and_so_does_the_next() {
     assert!(sent <= 4, "{sent}");
 
     // The first commit is contained in the second, and its image is gone.
-    let late = Expected {
-        within: Duration::from_millis(400),
-        ..expected(&first, &one)
-    };
-    let report = client.wait(late, &Cancellation::new()).await.unwrap();
-    assert_eq!(report.outcome, DeliveryOutcome::TimedOut);
-    assert!(report.reason.contains("to stop running"), "{}", report.reason);
+    let report = world.wait(&first, &one).await;
+    assert_eq!(report.outcome, DeliveryOutcome::Superseded);
+    assert!(
+        report.reason.contains("its manifests ask for"),
+        "{}",
+        report.reason
+    );
+
+    // The second commit is live, and never asked for the first image.
+    let report = world.wait(&second, &one).await;
+    assert_eq!(report.outcome, DeliveryOutcome::NotDesired, "{report:?}");
 }
 
 #[tokio::test]

@@ -156,6 +156,10 @@ pub enum DeliveryOutcome {
     ComparisonError,
     /// The application was deleted and made anew during the wait.
     Replaced,
+    /// The application went away during the wait, or may no longer be seen.
+    Missing,
+    /// The expected commit is synced, and its manifests do not ask for the expected images.
+    NotDesired,
     /// The time ran out.
     TimedOut,
 }

@@ -77,6 +77,7 @@ fn patience() -> Patience {
     Patience {
         degraded: Duration::from_secs(30),
         comparison: Duration::from_secs(20),
+        outage: Duration::from_secs(300),
         accept_suspended: false,
     }
 }
@@ -256,7 +257,30 @@ fn r09_an_outage_of_the_repository() {
         comparisons_failed: 1,
         ..facts()
     };
-    ends(broken, &long, DeliveryOutcome::ComparisonError, "no route");
+    ends(
+        broken.clone(),
+        &long,
+        DeliveryOutcome::ComparisonError,
+        "mend what the repository says",
+    );
+
+    // A repository that cannot be reached is waited for much longer than one that says what cannot be read.
+    let unreachable = with(
+        broken,
+        "/status/conditions",
+        json!([{"type": "ComparisonError", "message": "rpc error: code = Unavailable desc = connection refused"}]),
+    );
+    waits(unreachable.clone(), &long, Unmet::Comparison);
+    let longer = Facts {
+        comparison_error_for: Duration::from_secs(300),
+        ..long
+    };
+    ends(
+        unreachable,
+        &longer,
+        DeliveryOutcome::ComparisonError,
+        "connection refused",
+    );
 }
 
 #[test]
@@ -325,6 +349,28 @@ fn r11_another_commit_came_before_the_comparison() {
 #[test]
 fn r12_a_webhook_that_the_path_filter_dropped() {
     waits(live(OLD), &facts(), Unmet::Revision);
+}
+
+#[test]
+fn r11_a_newer_commit_that_nobody_has_synced_is_not_synced_for_him() {
+    let newer = "c".repeat(40);
+    let seen = Facts {
+        ancestry: [(newer.clone(), Ancestry::Descendant)].into(),
+        has_oracle: true,
+        may_sync: true,
+        ..facts()
+    };
+    let app = with(
+        with(manual(NEW), "/status/sync/revision", json!(newer)),
+        "/status/sync/status",
+        json!("OutOfSync"),
+    );
+    ends(
+        app,
+        &seen,
+        DeliveryOutcome::Superseded,
+        "changes the application again",
+    );
 }
 
 #[test]

@@ -136,6 +136,7 @@ impl World {
         policy.refresh_timeout = Duration::from_millis(500);
         policy.degraded_grace = Duration::from_millis(100);
         policy.comparison_grace = Duration::from_millis(100);
+        policy.outage_grace = Duration::from_millis(200);
         change(&mut policy);
         let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(10));
         ArgoCd::builder(self.lab.url(), Login::Token(self.lab.token().clone()))

@@ -1,69 +1,35 @@
-//! The wait: look, judge, act, until the judgement is final. What is judged is in [`judge`](crate::judge).
-//!
-//! Two things wake it: the server's stream, which is quick and lossy, and the clock. Either way the next look is a GET.
+//! One wait. Two things wake it: the news of changes, which are quick and lossy, and the clock. Either way the next look is
+//! a GET.
 
+use super::{Backend, Change, Changes, Progress, Waiter};
 use crate::config::{SERVICE, Trigger, WaitPolicy};
 use crate::judge::{
     Ancestry, COMPARISON_ERRORS, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions,
     judge, matching_revision,
 };
-use crate::wire::App;
-use crate::{ApiError, ArgoCd, Refresh, SyncRequest, WatchEvent, WatchFilter, element, error};
+use crate::wire::{App, HealthCode};
+use crate::{ApiError, SyncRequest, element, error, evidence};
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
-use towpath_core::{Cancellation, CommitSha, Deadline};
+use towpath_core::{Application, CommitSha};
 use towpath_elements::delivery::{DeliveryOutcome, DeliveryReport, Expected};
 use towpath_elements::{Error, ErrorKind, Result};
 
 /// How many syncs one wait asks for at most: a second one where the first was replaced by somebody else's.
 const MOST_SYNCS: u32 = 3;
 
-pub(crate) async fn wait(
-    client: &ArgoCd,
-    expected: Expected,
-    cancellation: &Cancellation,
-) -> Result<DeliveryReport> {
-    if let Some(image) = expected.images.iter().find(|image| image.digest().is_none()) {
-        return Err(
-            Error::new(ErrorKind::Invalid, SERVICE, "wait for", &expected.application)
-                .because(format!("the expected image {image} has no digest"))
-                .advise("resolve the tag to a digest first; a tag can move"),
-        );
-    }
-    let deadline = Deadline::after(expected.within);
-    let mut wait = Wait::new(client, expected);
-    let ended = tokio::select! {
-        biased;
-        () = cancellation.cancelled() => return Err(wait.error(ErrorKind::Cancelled).because(wait.waiting_for.clone())),
-        result = tokio::time::timeout_at(deadline.instant(), wait.run()) => result,
-    };
-    match ended {
-        Ok(Ok((outcome, reason))) => Ok(wait.report(outcome, reason)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            let mut reason = format!(
-                "after {:?} still waiting for {}",
-                wait.expected.within, wait.waiting_for
-            );
-            if let Some(trouble) = &wait.trouble {
-                reason.push_str(&format!("; the last trouble on the way: {trouble}"));
-            }
-            Ok(wait.report(DeliveryOutcome::TimedOut, reason))
-        }
-    }
-}
-
 /// A refresh that is going on, and the end of the operation that had been seen when it began.
 type Refreshing = BoxFuture<'static, (Option<Timestamp>, Result<App>)>;
 
-struct Wait<'a> {
-    client: &'a ArgoCd,
+pub(super) struct Wait<'a> {
+    waiter: &'a Waiter,
     policy: WaitPolicy,
     expected: Expected,
     patience: Patience,
@@ -75,7 +41,12 @@ struct Wait<'a> {
     refreshing: Option<Refreshing>,
     next_refresh: Instant,
     refresh_pause: Duration,
-    events: Option<BoxStream<'static, Result<WatchEvent>>>,
+    changes: Option<Changes>,
+    looks: u32,
+    /// Since when the application is not to be found, although it was.
+    missing_since: Option<Instant>,
+    /// The images that the manifests of the matching revision ask for, and that revision.
+    desired: Option<(CommitSha, Vec<String>)>,
     syncs: u32,
     /// The mark on a sync that may or may not have reached the server.
     tentative: Option<String>,
@@ -87,18 +58,19 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(client: &'a ArgoCd, expected: Expected) -> Self {
-        let policy = client.wait_policy().clone();
+    pub(super) fn new(waiter: &'a Waiter, expected: Expected) -> Self {
+        let policy = waiter.policy.clone();
         let now = Instant::now();
         Self {
-            client,
+            waiter,
             patience: Patience {
                 degraded: policy.degraded_grace,
                 comparison: policy.comparison_grace,
+                outage: policy.outage_grace,
                 accept_suspended: policy.accept_suspended,
             },
             facts: Facts {
-                has_oracle: client.oracle().is_some(),
+                has_oracle: waiter.oracle.is_some(),
                 ..Facts::default()
             },
             expected,
@@ -109,7 +81,10 @@ impl<'a> Wait<'a> {
             refreshing: None,
             next_refresh: now,
             refresh_pause: policy.first_refresh,
-            events: None,
+            changes: None,
+            looks: 0,
+            missing_since: None,
+            desired: None,
             syncs: 0,
             tentative: None,
             next_sync: now,
@@ -121,30 +96,92 @@ impl<'a> Wait<'a> {
         }
     }
 
-    async fn run(&mut self) -> Result<(DeliveryOutcome, String)> {
+    pub(super) async fn run(&mut self) -> Result<(DeliveryOutcome, String)> {
+        // Before the first look, so that no change falls in between.
+        if self.policy.stream {
+            self.changes = Some(self.backend().changes(&self.expected.application));
+        }
         loop {
             self.last_look = Instant::now();
-            match self.client.application(&self.expected.application).await {
-                Ok(app) => {
-                    self.observe(app)?;
-                    let verdict = self.judged().await?;
-                    tracing::debug!(application = %self.expected.application, ?verdict, "look");
-                    let ended = match verdict {
-                        Verdict::Live => Some((DeliveryOutcome::Live, self.evidence())),
-                        Verdict::Ended(outcome, reason) => Some((outcome, reason)),
-                        Verdict::Pending(unmet, what) => {
-                            self.waiting_for = what;
-                            self.act(&unmet).await?
-                        }
-                    };
-                    if let Some(ended) = ended {
-                        return Ok(ended);
-                    }
-                }
-                Err(error) => self.pass(error)?,
+            self.looks = self.looks.wrapping_add(1);
+            if let Some(ended) = self.step().await? {
+                return Ok(ended);
             }
             self.pause().await;
         }
+    }
+
+    /// One look, and what follows from it.
+    async fn step(&mut self) -> Result<Option<(DeliveryOutcome, String)>> {
+        match self.backend().application(&self.expected.application).await {
+            Ok(app) => self.observe(app)?,
+            Err(error) if error.is_not_found() => return self.missing(error),
+            Err(error) => return self.pass(error).map(|()| None),
+        }
+        let verdict = self.judged().await?;
+        tracing::debug!(application = %self.expected.application, ?verdict, "look");
+        match verdict {
+            Verdict::Live => Ok(Some((DeliveryOutcome::Live, self.success()))),
+            Verdict::Ended(outcome, reason) => Ok(Some((outcome, reason))),
+            Verdict::Pending(unmet, what) => {
+                self.progress(&unmet, what);
+                self.act(&unmet).await
+            }
+        }
+    }
+
+    fn backend(&self) -> &'a Arc<dyn Backend> {
+        &self.waiter.backend
+    }
+
+    /// An application that was never there is an error, unless it may still appear; one that went is an outcome, once a
+    /// second look has confirmed it.
+    fn missing(&mut self, error: Error) -> Result<Option<(DeliveryOutcome, String)>> {
+        let since = *self.missing_since.get_or_insert(self.last_look);
+        let lasted = since.elapsed();
+        if self.snapshot.is_none() {
+            if lasted >= self.policy.appearance {
+                return Err(error);
+            }
+            self.waiting_for = "the application to appear".into();
+        } else if lasted >= self.policy.first_refresh {
+            let reason = format!(
+                "it was there when the wait began, and now it is gone or may no longer be seen ({error}); wait again once it is back"
+            );
+            return Ok(Some((DeliveryOutcome::Missing, reason)));
+        } else {
+            self.waiting_for = "the application to be there again".into();
+        }
+        self.trouble = Some(error.to_string());
+        Ok(None)
+    }
+
+    fn progress(&mut self, unmet: &Unmet, waiting_for: String) {
+        if self.waiting_for != waiting_for
+            && let Some(hear) = &self.waiter.progress
+        {
+            hear(&Progress {
+                application: self.expected.application.clone(),
+                unmet: unmet.clone(),
+                waiting_for: waiting_for.clone(),
+            });
+        }
+        self.waiting_for = waiting_for;
+    }
+
+    /// Asks the oracle how a revision stands to the expected one.
+    async fn ancestry(&mut self, repository: &str, revision: &str) -> Result<Ancestry> {
+        let (revision, expected) = (CommitSha::new(revision)?, &self.expected.revision);
+        let Some(oracle) = &self.waiter.oracle else {
+            return Ok(Ancestry::Unrelated);
+        };
+        if oracle.contains(repository, &revision, expected).await? {
+            return Ok(Ancestry::Descendant);
+        }
+        Ok(match oracle.contains(repository, expected, &revision).await? {
+            true => Ancestry::Ancestor,
+            false => Ancestry::Unrelated,
+        })
     }
 
     /// Keeps a failure that may pass, and gives back the others.
@@ -185,6 +222,7 @@ impl<'a> Wait<'a> {
         if self.tentative.as_deref().is_some_and(seen) {
             self.facts.operation_id = self.tentative.take();
         }
+        self.missing_since = None;
         self.facts.expected_seen |= revisions(&app)
             .iter()
             .any(|one| one == self.expected.revision.as_str());
@@ -214,7 +252,7 @@ impl<'a> Wait<'a> {
             match &verdict {
                 Verdict::Pending(Unmet::Ancestry { revision, repository }, _) => {
                     let (revision, repository) = (revision.clone(), repository.clone());
-                    match ancestry(self.client, &repository, &revision, &self.expected.revision).await {
+                    match self.ancestry(&repository, &revision).await {
                         Ok(ancestry) => self.facts.ancestry.insert(revision, ancestry),
                         Err(error) => {
                             self.pass(error)?;
@@ -225,11 +263,8 @@ impl<'a> Wait<'a> {
                 Verdict::Pending(Unmet::Evidence, _) => {
                     let wanted: BTreeSet<String> =
                         self.expected.images.iter().map(|image| image.name()).collect();
-                    match self
-                        .client
-                        .running_images(&self.expected.application, Some(&wanted))
-                        .await
-                    {
+                    let running = self.backend().running_images(&self.expected.application, &wanted);
+                    match running.await {
                         Ok(running) => {
                             if let Some(snapshot) = &mut self.snapshot {
                                 snapshot.running = Some(running);
@@ -262,7 +297,7 @@ impl<'a> Wait<'a> {
         let degraded = self
             .snapshot
             .as_ref()
-            .is_some_and(|seen| seen.app.status.health.status == crate::wire::HealthCode::Degraded);
+            .is_some_and(|seen| seen.app.status.health.status == HealthCode::Degraded);
         lasting(
             &mut self.degraded_since,
             degraded && unmet == Some(&Unmet::Health),
@@ -292,6 +327,7 @@ impl<'a> Wait<'a> {
             Unmet::Reconciled => self.refresh(self.facts.refreshes_since_operation < 2),
             Unmet::Sync => return self.sync().await,
             Unmet::InSync if self.looks_out_of_sync % 5 == 2 => return self.held_by_a_window().await,
+            Unmet::Images => return self.other_images_desired().await,
             _ => {}
         }
         Ok(None)
@@ -303,20 +339,11 @@ impl<'a> Wait<'a> {
         if self.policy.trigger == Trigger::Nothing || self.refreshing.is_some() || !due {
             return;
         }
-        let client = self.client.clone();
+        let backend = self.backend().clone();
         let application = self.expected.application.clone();
         let within = self.policy.refresh_timeout;
         let ended = self.snapshot.as_ref().and_then(|seen| ended_at(&seen.app));
-        self.refreshing = Some(
-            async move {
-                let _turn = client.refresh_turn().await;
-                (
-                    ended,
-                    client.refreshed(&application, Refresh::Normal, within).await,
-                )
-            }
-            .boxed(),
-        );
+        self.refreshing = Some(async move { (ended, backend.refreshed(&application, within).await) }.boxed());
     }
 
     fn refreshed(&mut self, ended: Option<Timestamp>, result: Result<App>) {
@@ -367,7 +394,7 @@ impl<'a> Wait<'a> {
             request.revisions = vec![revision.to_owned()];
         }
         self.next_sync = Instant::now() + self.policy.first_refresh;
-        match self.client.sync_application(application, &request).await {
+        match self.backend().sync(application, &request).await {
             Ok(_) => {
                 self.syncs += 1;
                 self.facts.operation_id = Some(id);
@@ -398,7 +425,7 @@ impl<'a> Wait<'a> {
         {
             return Ok(None);
         }
-        match self.client.sync_windows(&self.expected.application).await {
+        match self.backend().sync_windows(&self.expected.application).await {
             Ok(windows) => Ok(windows.blocks_automatic_sync().map(|window| {
                 let text = format!(
                     "a sync window keeps the application from syncing ({} {} for {}); wait until it allows it, or change it",
@@ -414,34 +441,65 @@ impl<'a> Wait<'a> {
         }
     }
 
+    /// The commit is synced and other images run: whether its manifests ask for the expected ones at all. Asked once for a
+    /// commit.
+    async fn other_images_desired(&mut self) -> Result<Option<(DeliveryOutcome, String)>> {
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(None);
+        };
+        let matching = matching_revision(&snapshot.app, &self.expected.revision, &self.facts);
+        let Some(revision) = matching.and_then(|revision| revision.parse::<CommitSha>().ok()) else {
+            return Ok(None);
+        };
+        let one_source = snapshot.app.spec.sources.is_empty() && snapshot.app.spec.source_hydrator.is_none();
+        if !one_source || self.desired.as_ref().is_some_and(|(asked, _)| *asked == revision) {
+            return Ok(None);
+        }
+        match self
+            .backend()
+            .desired_images(&self.expected.application, &revision)
+            .await
+        {
+            Ok(images) => {
+                let missing = evidence::not_desired(&self.expected, &images);
+                self.desired = Some((revision.clone(), images));
+                Ok(missing.map(|why| match revision == self.expected.revision {
+                    true => (
+                        DeliveryOutcome::NotDesired,
+                        format!("{why}; check that the promotion changed what this application deploys"),
+                    ),
+                    false => (
+                        DeliveryOutcome::Superseded,
+                        format!("{} took over, and {why}", revision.short()),
+                    ),
+                }))
+            }
+            Err(error) => {
+                // Not every token may ask, and rendering may fail for a while: the wait goes on without the answer.
+                self.trouble = Some(error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
     /// Sleeps until there may be something new.
     async fn pause(&mut self) {
-        if self.events.is_none() && self.policy.stream && self.snapshot.is_some() {
-            let seen = self
-                .snapshot
-                .as_ref()
-                .and_then(|seen| seen.app.metadata.resource_version.clone());
-            let filter = WatchFilter {
-                resource_version: seen,
-                ..WatchFilter::of(&self.expected.application)
-            };
-            self.events = Some(self.client.watch(filter));
-        }
-        let mut wake = self.last_look + self.policy.poll;
-        if self.next_refresh > self.last_look {
-            wake = wake.min(self.next_refresh);
-        }
-        if self.next_sync > self.last_look {
-            wake = wake.min(self.next_sync);
-        }
-        if let Some(since) = self.held_since {
-            wake = wake.min(since + self.expected.settle);
+        let mut wake = self.last_look + jittered(self.policy.poll, &self.expected.application, self.looks);
+        for due in [self.next_refresh, self.next_sync] {
+            if due > self.last_look {
+                wake = wake.min(due);
+            }
         }
         for (since, grace) in [
+            (self.held_since, self.expected.settle),
             (self.degraded_since, self.policy.degraded_grace),
             (self.comparison_error_since, self.policy.comparison_grace),
+            (self.comparison_error_since, self.policy.outage_grace),
+            (self.missing_since, self.policy.first_refresh),
         ] {
-            if let Some(since) = since {
+            if let Some(since) = since
+                && since + grace > self.last_look
+            {
                 wake = wake.min(since + grace);
             }
         }
@@ -456,21 +514,17 @@ impl<'a> Wait<'a> {
                     self.refreshed(ended, result);
                     break;
                 }
-                event = next(&mut self.events) => match event {
+                change = next(&mut self.changes) => match change {
                     // What the last look has seen already is no news.
-                    Some(Ok(WatchEvent::Changed(app)))
-                        if app.metadata.version_number().is_some_and(|version| seen.is_some_and(|seen| version <= seen)) => {}
+                    Some(Ok(change)) if change.version.is_some_and(|version| seen.is_some_and(|seen| version <= seen)) => {}
                     Some(Ok(_)) => break,
-                    Some(Err(error)) => {
-                        // Looking goes on without the stream.
-                        tracing::debug!(%error, "the stream is given up");
-                        self.trouble = Some(error.to_string());
-                        self.policy.stream = false;
-                        self.events = None;
-                    }
-                    None => {
-                        self.policy.stream = false;
-                        self.events = None;
+                    ended => {
+                        // Looking goes on without it.
+                        if let Some(Err(error)) = ended {
+                            tracing::debug!(%error, "no more changes are told");
+                            self.trouble = Some(error.to_string());
+                        }
+                        self.changes = None;
                     }
                 },
             }
@@ -478,7 +532,32 @@ impl<'a> Wait<'a> {
         sleep_until(self.last_look + self.policy.gap).await;
     }
 
-    fn evidence(&self) -> String {
+    pub(super) fn cancelled(&self) -> Error {
+        self.error(ErrorKind::Cancelled).because(self.waiting_for.clone())
+    }
+
+    /// Why the deadline was met.
+    pub(super) fn timed_out(&self) -> String {
+        let mut reason = format!(
+            "after {:?} still waiting for {}",
+            self.expected.within, self.waiting_for
+        );
+        if let Some(snapshot) = &self.snapshot {
+            let desired = self.desired.as_ref().map(|(_, images)| images.as_slice());
+            for image in &self.expected.images {
+                reason.push_str(&format!(
+                    "; {}",
+                    evidence::levels(snapshot, desired, image, &self.expected)
+                ));
+            }
+        }
+        if let Some(trouble) = &self.trouble {
+            reason.push_str(&format!("; the last trouble on the way: {trouble}"));
+        }
+        reason
+    }
+
+    fn success(&self) -> String {
         let revision = self.expected.revision.short();
         match self.expected.images.len() {
             0 => format!("commit {revision} is synced and healthy"),
@@ -487,7 +566,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    fn report(&self, outcome: DeliveryOutcome, reason: String) -> DeliveryReport {
+    pub(super) fn report(&self, outcome: DeliveryOutcome, reason: String) -> DeliveryReport {
         let snapshot = self.snapshot.as_ref();
         DeliveryReport {
             outcome,
@@ -502,26 +581,6 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// Asks the oracle how a revision stands to the expected one.
-async fn ancestry(
-    client: &ArgoCd,
-    repository: &str,
-    revision: &str,
-    expected: &CommitSha,
-) -> Result<Ancestry> {
-    let revision = CommitSha::new(revision)?;
-    let Some(oracle) = client.oracle() else {
-        return Ok(Ancestry::Unrelated);
-    };
-    if oracle.contains(repository, &revision, expected).await? {
-        return Ok(Ancestry::Descendant);
-    }
-    Ok(match oracle.contains(repository, expected, &revision).await? {
-        true => Ancestry::Ancestor,
-        false => Ancestry::Unrelated,
-    })
-}
-
 async fn finished(refreshing: &mut Option<Refreshing>) -> (Option<Timestamp>, Result<App>) {
     match refreshing {
         Some(refreshing) => refreshing.await,
@@ -529,9 +588,9 @@ async fn finished(refreshing: &mut Option<Refreshing>) -> (Option<Timestamp>, Re
     }
 }
 
-async fn next(events: &mut Option<BoxStream<'static, Result<WatchEvent>>>) -> Option<Result<WatchEvent>> {
-    match events {
-        Some(events) => events.next().await,
+async fn next(changes: &mut Option<Changes>) -> Option<Result<Change>> {
+    match changes {
+        Some(changes) => changes.next().await,
         None => pending().await,
     }
 }
@@ -548,4 +607,11 @@ fn ended_at(app: &App) -> Option<Timestamp> {
         .operation_state
         .as_ref()
         .and_then(|state| state.finished_at)
+}
+
+/// Between four and six fifths of a pause, so that many waits do not look at once; the same each time it is asked.
+fn jittered(pause: Duration, application: &Application, look: u32) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (application, look).hash(&mut hasher);
+    pause * 4 / 5 + pause * (hasher.finish() % 1000) as u32 / 2500
 }

@@ -1,0 +1,252 @@
+//! One stream of changes for any number of listeners.
+//!
+//! The stream is as narrow as its listeners let it be: one application, the projects of several, or everything. It is
+//! opened with the first listener, opened anew where a listener is not covered by it, and closed after the last. Only names
+//! and versions travel on it.
+
+use crate::config::SERVICE;
+use crate::wait::{Change, Changes};
+use crate::{ArgoCd, WatchEvent, WatchFilter};
+use futures_util::StreamExt;
+use futures_util::stream;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use towpath_core::Application;
+use towpath_elements::{Error, ErrorKind};
+
+/// Listeners that come together are served by one stream.
+const GATHERING: Duration = Duration::from_millis(20);
+
+/// What a listener hears.
+#[derive(Clone, Debug, Default)]
+enum News {
+    #[default]
+    Nothing,
+    Changed(Option<u64>),
+    /// There will be no more news, and why.
+    Ended(String),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Hub(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A listener has come or gone.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listeners: HashMap<Application, watch::Sender<News>>,
+    listening: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One listener; its application is forgotten with the last of them.
+struct Listener {
+    shared: Arc<Shared>,
+    application: Application,
+    news: watch::Receiver<News>,
+    ended: bool,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        // This one still counts.
+        let others = state
+            .listeners
+            .get(&self.application)
+            .is_some_and(|sender| sender.receiver_count() > 1);
+        if !others {
+            state.listeners.remove(&self.application);
+            self.shared.moved.notify_one();
+        }
+    }
+}
+
+impl Hub {
+    /// The changes of an application from now on. Several changes may come as one.
+    pub(crate) fn listen(&self, client: &ArgoCd, application: &Application) -> Changes {
+        let mut state = self.0.state();
+        let news = state
+            .listeners
+            .entry(application.clone())
+            .or_default()
+            .subscribe();
+        let listener = Listener {
+            shared: self.0.clone(),
+            application: application.clone(),
+            news,
+            ended: false,
+        };
+        if state.listening {
+            self.0.moved.notify_one();
+        } else {
+            state.listening = true;
+            tokio::spawn(serve(client.clone(), self.0.clone()));
+        }
+        drop(state);
+        stream::unfold(listener, |mut listener| async move {
+            if listener.ended || listener.news.changed().await.is_err() {
+                return None;
+            }
+            let news = listener.news.borrow_and_update().clone();
+            let heard = match news {
+                News::Nothing => Ok(Change::default()),
+                News::Changed(version) => Ok(Change::to(version)),
+                News::Ended(why) => {
+                    listener.ended = true;
+                    Err(
+                        Error::new(ErrorKind::Unavailable, SERVICE, "watch", &listener.application)
+                            .because(why),
+                    )
+                }
+            };
+            Some((heard, listener))
+        })
+        .boxed()
+    }
+}
+
+/// Keeps a stream open that covers the listeners, until there is none.
+async fn serve(client: ArgoCd, shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(GATHERING).await;
+        let filter = {
+            let mut state = shared.state();
+            if state.listeners.is_empty() {
+                state.listening = false;
+                return;
+            }
+            covering(state.listeners.keys())
+        };
+        let mut events = client.watch(filter.clone());
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => tell(&shared, &event),
+                    ended => {
+                        let why = match ended {
+                            Some(Err(error)) => error.to_string(),
+                            _ => "the stream has ended".to_owned(),
+                        };
+                        // Nobody listens twice to what another connection would not mend.
+                        let mut state = shared.state();
+                        state.listening = false;
+                        for (_, listener) in state.listeners.drain() {
+                            listener.send_replace(News::Ended(why.clone()));
+                        }
+                        return;
+                    }
+                },
+                () = shared.moved.notified() => {
+                    let state = shared.state();
+                    if state.listeners.is_empty() || !state.listeners.keys().all(|one| covers(&filter, one)) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell(shared: &Shared, event: &WatchEvent) {
+    let (WatchEvent::Changed(app) | WatchEvent::Deleted(app)) = event;
+    let version = app.metadata.version_number();
+    let state = shared.state();
+    for (application, listener) in &state.listeners {
+        let here = match (application.namespace(), &app.metadata.namespace) {
+            (Some(wanted), Some(is)) => wanted == is,
+            _ => true,
+        };
+        if here && application.name().as_str() == app.metadata.name {
+            listener.send_replace(News::Changed(version));
+        }
+    }
+}
+
+/// The narrowest filter for these.
+fn covering<'a>(applications: impl Iterator<Item = &'a Application> + Clone) -> WatchFilter {
+    let mut few = applications.clone();
+    let filter = match (few.next(), few.next()) {
+        (Some(only), None) => WatchFilter::of(only),
+        _ => WatchFilter {
+            projects: applications
+                .map(|one| one.project().map(str::to_owned))
+                .collect::<Option<BTreeSet<_>>>()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            ..WatchFilter::default()
+        },
+    };
+    WatchFilter {
+        fields: FIELDS.iter().map(|&field| field.to_owned()).collect(),
+        ..filter
+    }
+}
+
+/// Also the error: the server would leave it out, too.
+const FIELDS: [&str; 5] = [
+    "error",
+    "result.type",
+    "result.application.metadata.name",
+    "result.application.metadata.namespace",
+    "result.application.metadata.resourceVersion",
+];
+
+fn covers(filter: &WatchFilter, application: &Application) -> bool {
+    match &filter.name {
+        Some(_) => {
+            let narrow = WatchFilter::of(application);
+            (&filter.name, &filter.projects, &filter.namespace)
+                == (&narrow.name, &narrow.projects, &narrow.namespace)
+        }
+        None => {
+            filter.projects.is_empty()
+                || application
+                    .project()
+                    .is_some_and(|project| filter.projects.iter().any(|one| one == project))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apps(texts: &[&str]) -> Vec<Application> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_stream_is_as_narrow_as_its_listeners_let_it_be() {
+        let one = apps(&["shop/web"]);
+        let filter = covering(one.iter());
+        assert_eq!((filter.name.as_deref(), filter.projects.len()), (Some("web"), 1));
+        assert!(covers(&filter, &one[0]));
+
+        let two = apps(&["shop/web", "shop/api", "pay/api"]);
+        assert!(!covers(&filter, &two[1]) && !covers(&filter, &two[2]));
+        let filter = covering(two.iter());
+        assert_eq!(
+            (filter.name.as_deref(), filter.projects.as_slice()),
+            (None, &["pay".to_owned(), "shop".to_owned()][..])
+        );
+        assert!(two.iter().all(|one| covers(&filter, one)));
+        assert!(!covers(&filter, &apps(&["other/x"])[0]));
+
+        let unnamed = apps(&["shop/web", "api"]);
+        assert!(covering(unnamed.iter()).projects.is_empty());
+    }
+}

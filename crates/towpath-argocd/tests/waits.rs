@@ -1,0 +1,182 @@
+//! Many waits by one client: one stream, their progress, and applications that come and go.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[allow(dead_code, reason = "the tests of one file do not use all of it")]
+mod lab_world;
+
+use lab_world::{World, app, expected};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use towpath_argocd::{
+    Application, Cancellation, Deletion, Delivery, DeliveryOutcome, ErrorKind, Expected, Trigger, WaitPolicy,
+    Waiter,
+};
+
+const STREAM: &str = "/api/v1/stream/applications";
+
+fn called(name: &str) -> Application {
+    format!("default/{name}").parse().unwrap()
+}
+
+async fn until(reached: impl Fn() -> bool) {
+    let reached = async {
+        while !reached() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reached)
+        .await
+        .unwrap();
+}
+
+/// Applications of these names, that are live at the commit of `world`.
+async fn more(world: &World, names: &[String]) {
+    for name in names {
+        let mut spec = world.spec(true);
+        spec.metadata.name.clone_from(name);
+        spec.spec.destination.namespace = Some(name.clone());
+        world.client().create(&spec).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_stream_serves_any_number_of_waits() {
+    let (world, ..) = World::deployed(true).await;
+    let names: Vec<String> = (0..12).map(|number| format!("web-{number}")).collect();
+    more(&world, &names).await;
+    let streams = || world.lab.requests().count(&"GET".parse().unwrap(), STREAM);
+    let before = streams();
+
+    let two = world.image("two");
+    let commit = world.commit(&two);
+    // The clock alone would be too slow: what ends these waits is the stream.
+    let client = world.client_with(|policy| policy.poll = Duration::from_secs(300));
+    let all = names.iter().map(|name| Expected {
+        application: called(name),
+        ..expected(&commit, &two)
+    });
+    let reports = client.waiter().wait_all(all, &Cancellation::new()).await;
+    for report in reports {
+        let report = report.unwrap();
+        assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+    }
+    assert_eq!(streams() - before, 1, "streams for twelve waits");
+    let wanted = two.digest().cloned().unwrap();
+    let ran = world.lab.cluster().running();
+    assert!(
+        ran.iter()
+            .all(|one| one.namespace == "shop" || one.image_digest == wanted)
+    );
+}
+
+#[tokio::test]
+async fn a_listener_that_a_stream_does_not_cover_widens_it() {
+    let (world, ..) = World::deployed(true).await;
+    more(&world, &["other".to_owned()]).await;
+    let streams = || world.lab.requests().count(&"GET".parse().unwrap(), STREAM);
+    let client = world.client_with(|policy| {
+        policy.poll = Duration::from_secs(300);
+        policy.trigger = Trigger::Nothing;
+    });
+    let two = world.image("two");
+    let commit = world.commit(&two);
+    let never = Expected {
+        within: Duration::from_secs(600),
+        ..expected(&commit, &two)
+    };
+    let before = streams();
+    let cancellation = Cancellation::new();
+    let (waiting, stop) = (client.clone(), cancellation.clone());
+    let long = tokio::spawn(async move { waiting.wait(never, &stop).await });
+    until(|| streams() > before).await;
+    let other = Expected {
+        application: called("other"),
+        ..expected(&commit, &two)
+    };
+    let mut policy = WaitPolicy::default();
+    policy.poll = Duration::from_secs(300);
+    policy.first_refresh = Duration::from_millis(20);
+    let waiter = Waiter::new(Arc::new(client.clone()), policy);
+    let report = waiter.wait(other, &Cancellation::new()).await.unwrap();
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+    assert!(streams() - before <= 2, "{}", streams() - before);
+    cancellation.cancel();
+    assert_eq!(long.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
+#[tokio::test]
+async fn progress_is_told_once_for_each_thing_that_is_waited_for() {
+    let (world, ..) = World::deployed(true).await;
+    let two = world.image("two");
+    let commit = world.commit(&two);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = heard.clone();
+    let waiter = world
+        .client()
+        .waiter()
+        .on_progress(move |progress| keep.lock().unwrap().push(progress.waiting_for.clone()));
+    let report = waiter
+        .wait(expected(&commit, &two), &Cancellation::new())
+        .await
+        .unwrap();
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+    let heard = heard.lock().unwrap();
+    assert!(
+        heard.iter().any(|text| text.contains(&commit.short()[..7])),
+        "{heard:?}"
+    );
+    assert!(heard.windows(2).all(|pair| pair[0] != pair[1]), "{heard:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_goes_away_is_missing() {
+    let (world, ..) = World::deployed(true).await;
+    let two = world.image("two");
+    let never = expected(&world.commit(&two), &two);
+    let client = world.client_with(|policy| policy.trigger = Trigger::Nothing);
+    let waiting = client.clone();
+    let streams = || world.lab.requests().count(&"GET".parse().unwrap(), STREAM);
+    let before = streams();
+    let wait = tokio::spawn(async move { waiting.wait(never, &Cancellation::new()).await });
+    until(|| streams() > before).await;
+    client.delete(&app(), Deletion::Orphan).await.unwrap();
+    let report = wait.await.unwrap().unwrap();
+    assert!(
+        matches!(
+            report.outcome,
+            DeliveryOutcome::Missing | DeliveryOutcome::Replaced
+        ),
+        "{report:?}"
+    );
+    assert!(report.status.is_some(), "the last state seen: {report:?}");
+}
+
+#[tokio::test]
+async fn an_application_may_take_its_time_to_appear_where_that_is_allowed() {
+    let world = World::start().await;
+    let one = world.image("one");
+    let commit = world.commit(&one);
+    let refused = world
+        .client()
+        .wait(expected(&commit, &one), &Cancellation::new())
+        .await;
+    assert!(refused.unwrap_err().is_not_found());
+
+    let patient = world.client_with(|policy| policy.appearance = Duration::from_secs(60));
+    let wait = tokio::spawn(async move { patient.wait(expected(&commit, &one), &Cancellation::new()).await });
+    let looks = || {
+        world
+            .lab
+            .requests()
+            .count(&"GET".parse().unwrap(), "/applications/web")
+    };
+    until(|| looks() > 2).await;
+    world.client().create(&world.spec(true)).await.unwrap();
+    let report = wait.await.unwrap().unwrap();
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+}
