@@ -159,6 +159,18 @@ pub fn judge(snapshot: &Snapshot, expected: &Expected, facts: &Facts, patience: 
     )
 }
 
+/// The revision that a sync of the expected commit has to name: with a hydrator the commit that it made of it, without one
+/// the commit itself. Not a newer one that contains it: somebody else decides about that.
+pub(crate) fn revision_to_sync<'a>(app: &'a App, expected: &'a CommitSha, facts: &Facts) -> &'a str {
+    let hydrated = app.status.source_hydrator.last_successful_operation.as_ref();
+    match hydrated
+        .filter(|last| app.spec.source_hydrator.is_some() && matches_expected(&last.dry_sha, expected, facts))
+    {
+        Some(last) => &last.hydrated_sha,
+        None => expected.as_str(),
+    }
+}
+
 /// The revision in the snapshot that is, or contains, the expected one.
 pub fn matching_revision<'a>(app: &'a App, expected: &CommitSha, facts: &Facts) -> Option<&'a str> {
     git_revisions(app)
@@ -459,16 +471,19 @@ impl Case<'_> {
                     ),
                 );
             }
-            let unpruned = self.out_of_sync(true);
-            if !unpruned.is_empty() && self.out_of_sync(false).is_empty() {
-                return ended(
-                    DeliveryOutcome::SyncFailed,
-                    format!(
-                        "the sync succeeded, but {} must be pruned; sync with pruning",
-                        unpruned.join(", ")
-                    ),
-                );
-            }
+        }
+        let unpruned = self.out_of_sync(true);
+        if (done.is_some() || self.leaves_to_prune())
+            && !unpruned.is_empty()
+            && self.out_of_sync(false).is_empty()
+        {
+            return ended(
+                DeliveryOutcome::SyncFailed,
+                format!(
+                    "the rest is synced, but {} must be pruned; sync with pruning",
+                    unpruned.join(", ")
+                ),
+            );
         }
         let differs = || {
             let names = self.out_of_sync(false);
@@ -498,6 +513,13 @@ impl Case<'_> {
             Unmet::InSync,
             format!("the cluster to have what the repository says{}", differs()),
         ))
+    }
+
+    /// Whether the application syncs on its own, and then deletes nothing.
+    fn leaves_to_prune(&self) -> bool {
+        let policy = self.app.spec.sync_policy.as_ref();
+        let automated = policy.and_then(|policy| policy.automated.as_ref());
+        self.app.spec.syncs_itself() && automated.is_some_and(|automated| automated.prune != Some(true))
     }
 
     fn reconciled(&self) -> Option<Verdict> {

@@ -5,7 +5,7 @@ use super::{Backend, Change, Changes, Progress, Waiter};
 use crate::config::{SERVICE, Trigger, WaitPolicy};
 use crate::judge::{
     Ancestry, COMPARISON_ERRORS, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions,
-    judge, matching_revision,
+    judge, matching_revision, revision_to_sync,
 };
 use crate::wire::{App, HealthCode};
 use crate::{ApiError, SyncRequest, element, error, evidence};
@@ -374,7 +374,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Asks for a sync of the revision that was compared: the expected one, or one that contains it.
+    /// Asks for a sync of the expected revision.
     async fn sync(&mut self) -> Result<Option<(DeliveryOutcome, String)>> {
         let Some(snapshot) = &self.snapshot else {
             return Ok(None);
@@ -383,8 +383,7 @@ impl<'a> Wait<'a> {
         if Instant::now() < self.next_sync {
             return Ok(None);
         }
-        let revision = matching_revision(&snapshot.app, &self.expected.revision, &self.facts)
-            .unwrap_or(self.expected.revision.as_str());
+        let revision = revision_to_sync(&snapshot.app, &self.expected.revision, &self.facts);
         let id = self
             .tentative
             .clone()
