@@ -11,6 +11,7 @@
 
 #[path = "../lab_world/mod.rs"]
 mod lab_world;
+mod open;
 mod operation;
 mod revision;
 mod schedules;
