@@ -34,4 +34,12 @@ pub enum LabError {
         /// What went wrong, and what to do.
         reason: String,
     },
+    /// A setting cannot be used as it was given.
+    #[error("the {name} cannot be used: {reason}")]
+    Setting {
+        /// What was to be set.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
 }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod argocd_syncs;
 mod argocd_world;
 
 use argocd_world::{Image, World, eventually};

@@ -42,6 +42,10 @@ async fn pull(
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ArgoCdConfig)) -> Self {
         let content = Content::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = listener.local_addr().unwrap().to_string();
@@ -56,6 +60,7 @@ impl World {
         // A good rollout is never too slow, however busy the machine is.
         config.cluster.progress_deadline = Duration::from_secs(600);
         config.cluster.back_off = Duration::from_millis(40);
+        change(&mut config);
         let lab = towpath_lab::argocd::ArgoCd::start(config).await.unwrap();
         let world = Self {
             lab,
@@ -95,15 +100,17 @@ impl World {
     }
 
     pub(crate) fn commit(&self, image: &ImageRef) -> CommitSha {
-        self.commit_text(&format!(
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: 2\n  selector:\n    \
-             matchLabels: {{app: web}}\n  template:\n    metadata:\n      labels: {{app: web}}\n    spec:\n      \
-             containers:\n      - name: web\n        image: {image}\n"
-        ))
+        self.commit_text(&deployment(image))
     }
 
     pub(crate) fn commit_text(&self, text: &str) -> CommitSha {
-        std::fs::write(self.repository().join("prod/web.yaml"), text).unwrap();
+        self.commit_file("prod/web.yaml", text)
+    }
+
+    pub(crate) fn commit_file(&self, path: &str, text: &str) -> CommitSha {
+        let path = self.repository().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message=deploy"]);
         self.git(&["rev-parse", "HEAD"]).parse().unwrap()
@@ -128,6 +135,10 @@ impl World {
     }
 
     pub(crate) fn client_with(&self, change: impl FnOnce(&mut WaitPolicy)) -> ArgoCd {
+        self.client_as(Login::Token(self.lab.token().clone()), change)
+    }
+
+    pub(crate) fn client_as(&self, login: Login, change: impl FnOnce(&mut WaitPolicy)) -> ArgoCd {
         let mut policy = WaitPolicy::default();
         policy.poll = Duration::from_millis(100);
         policy.gap = Duration::from_millis(5);
@@ -139,7 +150,7 @@ impl World {
         policy.outage_grace = Duration::from_millis(200);
         change(&mut policy);
         let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(10));
-        ArgoCd::builder(self.lab.url(), Login::Token(self.lab.token().clone()))
+        ArgoCd::builder(self.lab.url(), login)
             .unwrap()
             .retry(quick)
             .wait_policy(policy)
@@ -184,6 +195,15 @@ impl World {
     }
 }
 
+/// Two pods of an image.
+fn deployment(image: &ImageRef) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: 2\n  selector:\n    \
+         matchLabels: {{app: web}}\n  template:\n    metadata:\n      labels: {{app: web}}\n    spec:\n      \
+         containers:\n      - name: web\n        image: {image}\n"
+    )
+}
+
 pub(crate) fn app() -> Application {
     "default/web".parse().unwrap()
 }
@@ -194,7 +214,7 @@ pub(crate) fn expected(commit: &CommitSha, image: &ImageRef) -> Expected {
         revision: commit.clone(),
         images: vec![image.clone()],
         platform_digests: vec![],
-        within: Duration::from_secs(20),
+        within: Duration::from_secs(120),
         settle: Duration::ZERO,
     }
 }

@@ -1,11 +1,12 @@
 //! Operations by request: sync, terminate, rollback, with the checks of `server/application/application.go` in order.
 
-use super::Shared;
 use super::access::{Caller, Scope};
-use super::controller::only_source;
 use super::error::Status;
-use super::model::{Application, Info, InitiatedBy, Operation, ResourceRef, Retry, SyncOperation};
+use super::model::{
+    Application, Info, InitiatedBy, Operation, ResourceRef, Retry, Source, SyncOperation, one_or_several,
+};
 use super::request::{Params, body};
+use super::{Shared, windows};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Json;
@@ -45,7 +46,7 @@ pub(super) async fn sync(
     let request: SyncRequest = body(&bytes)?;
     let scope = Scope::of(&params).or_body(&request.project, &request.app_namespace);
     let app = caller.find(&shared, &name, &scope)?;
-    if shared.knobs.get().sync_window_closed {
+    if !windows::can_sync(&shared, &app, true) {
         return Err(Status::denied_because("cannot sync: blocked by sync window"));
     }
     caller.require(&shared, "sync", &app)?;
@@ -60,8 +61,8 @@ pub(super) async fn sync(
     if app.metadata.deletion_timestamp.is_some() {
         return Err(Status::precondition("application is deleting"));
     }
-    let source = only_source(&app).map_err(Status::invalid)?;
-    let target = source.target();
+    let sources = app.spec.effective_sources();
+    let target = sources.first().map_or("HEAD", Source::target);
     let wanted = request
         .revision
         .as_deref()
@@ -76,15 +77,24 @@ pub(super) async fn sync(
         )));
     }
     // A full SHA is taken as it is; whether it exists shows when the controller runs.
-    let revision = shared
-        .repos
-        .resolve(source, wanted.unwrap_or(target), true)
-        .await
-        .map_err(Status::unknown)?;
+    let mut revisions = Vec::new();
+    for source in &sources {
+        let wanted = wanted.unwrap_or(source.target());
+        revisions.push(
+            shared
+                .repos
+                .resolve(source, wanted, true)
+                .await
+                .map_err(Status::unknown)?,
+        );
+    }
+    let (revision, revisions) = one_or_several(app.spec.has_several(), revisions);
     let policy = app.spec.sync_policy.as_ref();
     let operation = Operation {
         sync: Some(SyncOperation {
             revision,
+            revisions,
+            sources: app.spec.sources.clone(),
             prune: request.prune,
             dry_run: request.dry_run,
             sync_strategy: request.strategy,
@@ -120,7 +130,7 @@ fn start(shared: &Shared, name: &str, operation: Operation) -> Result<Json<Appli
     let (accepted, app) = shared
         .store
         .update(name, |app| {
-            let free = app.operation.is_none();
+            let free = app.operation.is_none() && !shared.knobs.spend(|knobs| &mut knobs.operation_conflict);
             if free {
                 app.start(operation);
             }
@@ -207,10 +217,12 @@ pub(super) async fn rollback(
     let operation = Operation {
         sync: Some(SyncOperation {
             revision: deployment.revision.clone(),
+            revisions: deployment.revisions.clone(),
+            sources: deployment.sources.clone(),
             dry_run: request.dry_run,
             prune: request.prune,
             sync_strategy: Some(json!({"apply": {}})),
-            source: Some(deployment.source.clone()),
+            source: deployment.sources.is_empty().then(|| deployment.source.clone()),
             ..SyncOperation::default()
         }),
         initiated_by: by(&caller),

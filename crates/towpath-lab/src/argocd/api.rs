@@ -112,7 +112,7 @@ async fn version(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<
 async fn settings(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Value> {
     let mut settings = json!({
         "url": shared.url, "appLabelKey": "app.kubernetes.io/instance", "trackingMethod": "annotation",
-        "appsInAnyNamespaceEnabled": false, "hydratorEnabled": false, "syncWithReplaceAllowed": true,
+        "appsInAnyNamespaceEnabled": false, "hydratorEnabled": true, "syncWithReplaceAllowed": true,
         "userLoginsDisabled": false,
     });
     if shared

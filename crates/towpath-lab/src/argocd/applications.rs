@@ -2,12 +2,13 @@
 
 use super::Shared;
 use super::access::{Caller, Scope};
+use super::children::FINALIZER;
 use super::cluster::merge;
 use super::error::Status;
 use super::model::{Application, Metadata, REFRESH, Spec};
 use super::request::{Params, body};
 use super::store::Level;
-use super::{controller, operation, stream};
+use super::{children, stream};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Json;
@@ -17,18 +18,15 @@ use std::sync::{Arc, PoisonError};
 
 type Answer = Result<Json<Application>, Status>;
 
-/// The finalizer that makes a deletion take the resources along.
-const FINALIZER: &str = "resources-finalizer.argocd.argoproj.io";
-
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     params: Params,
 ) -> Result<Json<Value>, Status> {
     let filter = stream::Filter::of(&params);
-    let items: Vec<_> = shared
-        .store
-        .all()
+    let cached = shared.store.cached(shared.knobs.get().informer_lag);
+    let items: Vec<_> = cached
+        .apps
         .into_iter()
         .filter(|app| filter.takes(app) && caller.may(&shared, "get", app.project()))
         .filter(|app| {
@@ -58,8 +56,7 @@ pub(super) async fn list(
                 .and_then(|resource| resource.remove("health"));
         }
     }
-    let mut answer =
-        json!({"metadata": {"resourceVersion": shared.store.version().to_string()}, "items": items});
+    let mut answer = json!({"metadata": {"resourceVersion": cached.version.to_string()}, "items": items});
     if let Some(fields) = params.get("fields").filter(|fields| !fields.is_empty()) {
         answer = super::views::select(&answer, fields);
         if items.is_empty() {
@@ -87,7 +84,8 @@ pub(super) async fn get(
 /// Asks for a refresh and waits until it is done, for as long as the caller does.
 async fn refresh(shared: &Shared, name: &str, kind: &'static str) -> Result<Application, Status> {
     let gone = || Status::not_found("applications.argoproj.io", name);
-    let (_, mut events) = shared.store.watch();
+    let lag = shared.knobs.get().informer_lag;
+    let (_, mut events) = shared.store.watch(lag);
     let version = request_refresh(shared, name, kind).ok_or_else(gone)?;
     loop {
         let app = shared.store.get(name).ok_or_else(gone)?;
@@ -97,6 +95,8 @@ async fn refresh(shared: &Shared, name: &str, kind: &'static str) -> Result<Appl
             .parse::<u64>()
             .is_ok_and(|now| now > version);
         if newer && !app.metadata.annotations.contains_key(REFRESH) {
+            // It is the informer that tells.
+            shared.clock.sleep(lag).await;
             return Ok(Application::clone(&app));
         }
         if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
@@ -149,20 +149,7 @@ pub(super) async fn create(
         spec: wanted.spec.clone(),
         ..Application::default()
     };
-    let begun = shared.clone();
-    let inserted = shared.store.insert(app, |loops| {
-        loops.ask(Level::ForceResolve);
-        let (compared, operated) = (begun.clone(), begun.clone());
-        let (one, other) = (name.clone(), name.clone());
-        let (first, second) = (loops.clone(), loops);
-        begun.tasks.spawn_guarded(async move {
-            tokio::join!(
-                controller::run(compared, one, first),
-                operation::run(operated, other, second)
-            );
-        })
-    });
-    let existing = match inserted {
+    let existing = match children::add(&shared, app) {
         Ok(app) => return Ok(Json(Application::clone(&app))),
         Err(existing) => existing,
     };
@@ -237,14 +224,16 @@ async fn validate(shared: &Shared, params: &Params, app: &Application) -> Result
             "application spec for {name} is invalid: InvalidSpecError: {why}"
         ))
     };
-    let source = controller::only_source(app).map_err(invalid)?;
-    if source.repo_url.is_empty() {
+    let sources = app.spec.given_sources();
+    if sources.is_empty() || sources.iter().any(|source| source.repo_url.is_empty()) {
         return Err(invalid(
             "spec.source.repoURL and either spec.source.path or spec.source.chart are required".into(),
         ));
     }
-    let resolved = shared.repos.resolve(source, source.target(), true).await;
-    resolved.map_err(|why| invalid(format!("repository not accessible: {why}")))?;
+    for source in &sources {
+        let resolved = shared.repos.resolve(source, source.target(), true).await;
+        resolved.map_err(|why| invalid(format!("repository not accessible: {why}")))?;
+    }
     Ok(())
 }
 
@@ -353,10 +342,11 @@ pub(super) async fn delete(
     let finalized = shared.clone();
     shared.tasks.spawn(async move {
         finalized.knobs.until(|knobs| !knobs.controller_down).await;
-        tokio::time::sleep(finalized.config.operation_delay).await;
+        finalized.clock.sleep(finalized.config.operation_delay).await;
         for object in finalized.cluster.managed(&name) {
             if cascade {
                 finalized.cluster.delete(&object.key);
+                children::deleted(&finalized, &object.key);
             }
         }
         finalized.store.remove(&name);

@@ -3,31 +3,34 @@
 //! After `appcontroller.go` and `controller/state.go` of Argo CD 3.5: the levels of a comparison, the grace period for
 //! repository errors, the refresh annotation, automatic synchronisation.
 
-use super::Shared;
 use super::cluster::{Key, Object, worst};
+use super::knobs::SummaryImages;
 use super::model::{
-    Application, ComparedTo, Condition, HealthStatus, InitiatedBy, Operation, REFRESH, ResourceRef,
-    ResourceStatus, Retry, SKIP_RECONCILE, Source, SyncOperation,
+    Application, ComparedTo, Condition, HealthStatus, Operation, REFRESH, ResourceStatus, SKIP_RECONCILE,
+    Source, one_or_several,
 };
+use super::phases::{is_hook, wave};
 use super::render::Rendered;
 use super::store::{Level, Loops};
+use super::{Shared, auto_sync, children, hydrator, repos};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Compares one Application whenever there is reason to, for as long as it exists.
 pub(super) async fn run(shared: Arc<Shared>, name: String, loops: Arc<Loops>) {
-    let mut next_poll = Instant::now() + shared.config.poll_interval;
+    let clock = &shared.clock;
+    let mut next_poll = clock.moment() + shared.config.poll_interval;
     loop {
         let not_before = loops.pending().not_before;
         let due = not_before.map_or(next_poll, |at| at.min(next_poll));
         tokio::select! {
             () = loops.compare.notified() => {}
-            () = tokio::time::sleep_until(due) => {}
+            () = clock.sleep_until(due) => {}
         }
         shared.knobs.until(|knobs| !knobs.controller_down).await;
-        let now = Instant::now();
+        let now = clock.moment();
         let level = {
             let mut pending = loops.pending();
             if now >= next_poll {
@@ -49,12 +52,33 @@ pub(super) async fn run(shared: Arc<Shared>, name: String, loops: Arc<Loops>) {
 }
 
 /// What a comparison found.
-struct Verdict {
-    status: &'static str,
-    revision: String,
-    source_type: String,
-    resources: Vec<ResourceStatus>,
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub(super) status: &'static str,
+    /// The part of the spec that it is about.
+    pub(super) sources: Vec<Source>,
+    compared_to: ComparedTo,
+    /// By source.
+    pub(super) revisions: Vec<String>,
+    source_types: Vec<String>,
+    pub(super) resources: Vec<ResourceStatus>,
     conditions: Vec<(&'static str, String)>,
+}
+
+/// A comparison that is held, for as long as it is.
+struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
@@ -71,11 +95,8 @@ async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
         true => None,
         false => app.metadata.annotations.get(REFRESH).cloned(),
     };
-    let changed_source = app
-        .spec
-        .source
-        .as_ref()
-        .is_some_and(|source| app.status.sync.compared_to.source != *source);
+    let changed_source = app.status.reconciled_at.is_some()
+        && app.status.sync.compared_to.compared() != app.spec.effective_sources();
     let mut level = if asked.is_some() || changed_source {
         Level::ForceResolve
     } else {
@@ -88,33 +109,41 @@ async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
         level = Level::Latest;
     }
     let started = shared.clock.now();
-    let verdict = match target_state(shared, &app, level, asked.as_deref() == Some("hard")).await {
-        Ok((revision, rendered)) => {
+    let hard = asked.as_deref() == Some("hard");
+    if level > Level::Recent && hydrator::run(shared, &app, hard).await {
+        level = Level::ForceResolve;
+    }
+    let mut verdict = match look(shared, &app, level, hard).await {
+        Ok(verdict) => {
             loops.pending().first_repo_error = None;
-            judge(shared, &app, revision, &rendered)
+            verdict
         }
         Err(why) => {
-            let first = *loops.pending().first_repo_error.get_or_insert_with(Instant::now);
+            let now = shared.clock.moment();
+            let first = *loops.pending().first_repo_error.get_or_insert(now);
             let known = app.status.reconciled_at.is_some();
-            if level < Level::ForceResolve && known && first.elapsed() < shared.config.repo_error_grace {
+            if level < Level::ForceResolve
+                && known
+                && shared.clock.since(first) < shared.config.repo_error_grace
+            {
                 return;
             }
             unknown(&app, why)
         }
     };
+    if shared.knobs.get().hold_comparisons {
+        let _held = Held::new(&shared.held);
+        shared.knobs.until_comparing().await;
+    }
+    if loops.pending().flapping {
+        verdict.degrade();
+    }
     let operation = match verdict.status {
-        "OutOfSync" => auto_sync(shared, &app, loops, &verdict),
+        "OutOfSync" => auto_sync::operation(shared, &app, loops, &verdict),
         _ => Ok(None),
     };
-    write(
-        shared,
-        &app,
-        verdict,
-        operation,
-        started.to_string(),
-        level,
-        asked.is_some(),
-    );
+    let reconciled = (level >= Level::Latest).then(|| started.to_string());
+    write(shared, name, verdict, operation, reconciled, asked.is_some());
     if let Some(app) = shared.store.get(name)
         && app.operation.is_some()
     {
@@ -122,43 +151,45 @@ async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
     }
 }
 
-async fn target_state(
-    shared: &Shared,
-    app: &Application,
-    level: Level,
-    hard: bool,
-) -> Result<(String, Rendered), String> {
-    let source = only_source(app)?;
-    let failed = |why: String| {
-        format!(
-            "Failed to load target state: failed to generate manifest for source 1 of 1: rpc error: code = Unknown \
-             desc = {why}"
-        )
-    };
-    let revision = match level {
-        Level::Recent => app.status.sync.revision.clone(),
-        _ => {
-            let fresh = level == Level::ForceResolve;
-            shared
-                .repos
-                .resolve(source, source.target(), fresh)
-                .await
-                .map_err(failed)?
-        }
-    };
-    let rendered = shared
-        .repos
-        .render(source, &revision, hard)
-        .await
-        .map_err(failed)?;
-    Ok((revision, rendered))
+/// What a comparison finds that begins now, for an operation that it is to be older than.
+pub(super) async fn look_before(shared: &Shared, name: &str) -> Option<Verdict> {
+    let app = shared.store.get(name)?;
+    app.status.reconciled_at.as_ref()?;
+    look(shared, &app, Level::Recent, false).await.ok()
 }
 
-/// The source; the lab renders one for each Application.
+/// Reports a comparison of an earlier time.
+pub(super) fn report(shared: &Shared, name: &str, verdict: Verdict, reconciled: String) {
+    write(shared, name, verdict, Ok(None), Some(reconciled), false);
+}
+
+/// Looks at git and at the cluster; `Err` where the target state cannot be had.
+async fn look(shared: &Shared, app: &Application, level: Level, hard: bool) -> Result<Verdict, String> {
+    let sources = app.spec.effective_sources();
+    let load = |why: String| format!("Failed to load target state: {why}");
+    let mut revisions = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let target = source.target();
+        let revision = match level {
+            Level::Recent => Ok(app.status.sync.compared().get(index).cloned().unwrap_or_default()),
+            Level::ForceResolve => shared.repos.resolve_anew(source, target).await,
+            _ => shared.repos.resolve(source, target, false).await,
+        };
+        revisions.push(revision.map_err(|why| load(repos::failed(index, sources.len(), &why)))?);
+    }
+    let (rendered, types) = shared
+        .repos
+        .render_all(&sources, &revisions, hard)
+        .await
+        .map_err(load)?;
+    Ok(judge(shared, app, (sources, revisions), &rendered, types))
+}
+
+/// The one source, for calls that are about one.
 pub(super) fn only_source(app: &Application) -> Result<&Source, String> {
     match &app.spec.source {
         Some(source) if app.spec.sources.is_empty() => Ok(source),
-        _ => Err("the lab renders exactly one spec.source; spec.sources is not supported".into()),
+        _ => Err("the lab answers this for Applications with one spec.source only".into()),
     }
 }
 
@@ -180,16 +211,28 @@ pub(super) fn keyed(app: &Application, rendered: &Rendered) -> Result<Vec<(Key, 
     Ok(objects)
 }
 
+fn compared_to(app: &Application, sources: Vec<Source>) -> ComparedTo {
+    let (source, sources) = one_or_several(app.spec.has_several(), sources);
+    ComparedTo {
+        source,
+        sources,
+        destination: app.spec.destination.clone(),
+        ..ComparedTo::default()
+    }
+}
+
 fn unknown(app: &Application, why: String) -> Verdict {
+    let sources = app.spec.effective_sources();
+    let source_types = match app.status.source_types.is_empty() {
+        true => vec![app.status.source_type.clone()],
+        false => app.status.source_types.clone(),
+    };
     Verdict {
         status: "Unknown",
-        revision: app
-            .spec
-            .source
-            .as_ref()
-            .map(|source| source.target().to_owned())
-            .unwrap_or_default(),
-        source_type: app.status.source_type.clone(),
+        revisions: sources.iter().map(|source| source.target().to_owned()).collect(),
+        compared_to: compared_to(app, sources.clone()),
+        sources,
+        source_types,
         resources: app
             .status
             .resources
@@ -203,33 +246,55 @@ fn unknown(app: &Application, why: String) -> Verdict {
     }
 }
 
-fn judge(shared: &Shared, app: &Application, revision: String, rendered: &Rendered) -> Verdict {
-    let targets = match keyed(app, rendered) {
+fn judge(
+    shared: &Shared,
+    app: &Application,
+    (sources, revisions): (Vec<Source>, Vec<String>),
+    rendered: &Rendered,
+    source_types: Vec<String>,
+) -> Verdict {
+    let mut targets = match keyed(app, rendered) {
         Ok(targets) => targets,
         Err(why) => return unknown(app, why),
     };
-    let live = shared.cluster.managed(&app.metadata.name);
+    // Hooks are not compared, neither those of git nor those that a sync has left behind.
+    targets.retain(|(_, manifest)| !is_hook(manifest));
     let mut resources: Vec<ResourceStatus> = targets
         .iter()
         .map(|(key, manifest)| {
             let live = shared.cluster.get(key);
             let synced = live.as_ref().is_some_and(|live| live.in_sync_with(manifest));
-            status_of(key, live.as_ref(), synced, false)
+            ResourceStatus {
+                sync_wave: wave(manifest),
+                ..status_of(key, live.as_ref(), synced, false)
+            }
         })
         .collect();
-    for extra in live
+    let live = shared.cluster.managed(&app.metadata.name);
+    let extra = live
         .iter()
-        .filter(|object| !targets.iter().any(|(key, _)| *key == object.key))
-    {
-        resources.push(status_of(&extra.key, Some(extra), false, true));
-    }
+        .filter(|object| !is_hook(&object.live) && !targets.iter().any(|(key, _)| *key == object.key));
+    resources.extend(extra.map(|extra| status_of(&extra.key, Some(extra), false, true)));
     let synced = resources.iter().all(|resource| resource.status == "Synced");
     Verdict {
         status: if synced { "Synced" } else { "OutOfSync" },
-        revision,
-        source_type: rendered.source_type.into(),
+        compared_to: compared_to(app, sources.clone()),
+        sources,
+        revisions,
+        source_types,
         resources,
         conditions: Vec::new(),
+    }
+}
+
+impl Verdict {
+    /// The health that is good is bad for a while.
+    fn degrade(&mut self) {
+        let healths = self.resources.iter_mut().filter_map(|one| one.health.as_mut());
+        for health in healths.filter(|health| health.status == "Healthy") {
+            health.status = "Degraded".into();
+            health.message = "it is not available for the moment".into();
+        }
     }
 }
 
@@ -277,148 +342,59 @@ fn overall(resources: &[ResourceStatus]) -> &'static str {
         .fold("Healthy", |one, other| worst(one, other))
 }
 
-/// The operation that automatic synchronisation starts now; `Err` is a `SyncError` to show.
-fn auto_sync(
-    shared: &Shared,
-    app: &Application,
-    loops: &Loops,
-    verdict: &Verdict,
-) -> Result<Option<Operation>, String> {
-    let Some(automated) = app.automated() else {
-        return Ok(None);
-    };
-    if app.operation.is_some()
-        || app.metadata.deletion_timestamp.is_some()
-        || shared.knobs.get().sync_window_closed
-    {
-        return Ok(None);
-    }
-    let out_of_sync = || {
-        verdict
-            .resources
-            .iter()
-            .filter(|resource| resource.status != "Synced")
-    };
-    if !automated.prune && out_of_sync().all(|resource| resource.requires_pruning) {
-        return Ok(None);
-    }
-    if automated.prune
-        && !automated.allow_empty
-        && verdict.resources.iter().all(|resource| resource.requires_pruning)
-    {
-        return Err(format!(
-            "Skipping sync attempt to {}: auto-sync will wipe out all resources",
-            verdict.revision
-        ));
-    }
-    let mut sync = SyncOperation {
-        revision: verdict.revision.clone(),
-        prune: automated.prune,
-        sync_options: app
-            .spec
-            .sync_policy
-            .as_ref()
-            .map(|policy| policy.sync_options.clone())
-            .unwrap_or_default(),
-        ..SyncOperation::default()
-    };
-    let attempted = app.status.operation_state.as_ref().filter(|state| {
-        state.sync_result.as_ref().is_some_and(|result| {
-            result.revision == verdict.revision && app.spec.source.as_ref() == Some(&result.source)
-        })
-    });
-    if let Some(last) = attempted {
-        if last.phase != "Succeeded" {
-            return Err(format!(
-                "Failed last sync attempt to [{}]: {}",
-                verdict.revision, last.message
-            ));
-        }
-        if !automated.self_heal {
-            return Ok(None);
-        }
-        let mut pending = loops.pending();
-        let wait = shared.config.self_heal_delay;
-        if let Some(last) = pending.last_heal
-            && last.elapsed() < wait
-        {
-            pending.level = pending.level.max(Level::Recent);
-            pending.not_before = Some(last + wait);
-            return Ok(None);
-        }
-        pending.last_heal = Some(Instant::now());
-        sync.auto_heal_attempts_count = 1;
-        sync.resources = out_of_sync()
-            .map(|resource| ResourceRef {
-                group: resource.group.clone(),
-                kind: resource.kind.clone(),
-                name: resource.name.clone(),
-                namespace: resource.namespace.clone(),
-                ..ResourceRef::default()
-            })
-            .collect();
-    }
-    let own = app
-        .spec
-        .sync_policy
-        .as_ref()
-        .and_then(|policy| policy.retry.clone());
-    Ok(Some(Operation {
-        sync: Some(sync),
-        initiated_by: InitiatedBy {
-            automated: true,
-            ..InitiatedBy::default()
-        },
-        retry: own.unwrap_or(Retry {
-            limit: 5,
-            ..Retry::default()
-        }),
-        ..Operation::default()
-    }))
-}
-
+/// Writes what a comparison found; `reconciled` is when it began, where it was a full one.
 fn write(
     shared: &Shared,
-    before: &Application,
+    name: &str,
     verdict: Verdict,
     operation: Result<Option<Operation>, String>,
-    started: String,
-    level: Level,
+    reconciled: Option<String>,
     refreshed: bool,
 ) {
-    let tree = shared.cluster.tree(&before.metadata.name);
+    let tree = shared.cluster.tree(name);
     let images: BTreeSet<String> = tree.iter().flat_map(pod_images).collect();
-    let stale_summary = shared.knobs.get().stale_summary;
+    let summary_images = shared.knobs.get().summary_images;
     let now = shared.clock.now().to_string();
     let mut conditions = verdict.conditions;
     let operation = operation.unwrap_or_else(|why| {
         conditions.push(("SyncError", why));
         None
     });
-    shared.store.update(&before.metadata.name, |app| {
+    shared.store.update(name, |app| {
+        let several = !verdict.compared_to.sources.is_empty();
+        let (revision, revisions) = one_or_several(several, verdict.revisions);
         let status = &mut app.status;
         status.sync.status = verdict.status.into();
-        status.sync.revision = verdict.revision;
-        status.sync.compared_to = ComparedTo {
-            source: before.spec.source.clone().unwrap_or_default(),
-            destination: before.spec.destination.clone(),
-            ..ComparedTo::default()
-        };
+        status.sync.revision = revision;
+        status.sync.revisions = revisions;
+        status.sync.compared_to = verdict.compared_to;
         let health = overall(&verdict.resources);
         if status.health.status != health {
             status.health.status = health.into();
             status.health.last_transition_time = Some(now.clone());
         }
+        let children = &verdict.resources;
+        status.summary.is_app_of_apps = children
+            .iter()
+            .any(|child| children::is_application(&child.group, &child.kind));
         status.resources = verdict.resources;
-        status.source_type = verdict.source_type;
+        (status.source_type, status.source_types) = one_or_several(several, verdict.source_types);
         status.controller_namespace = shared.config.namespace.clone();
         status.resource_health_source = "appTree".into();
-        if !stale_summary {
-            status.summary.images = images.into_iter().collect();
+        match summary_images {
+            SummaryImages::AsItIs => status.summary.images = images.into_iter().collect(),
+            SummaryImages::Stale => {}
+            SummaryImages::Doubled => {
+                let before = std::mem::take(&mut status.summary.images);
+                let both: BTreeSet<String> = images.into_iter().chain(before).collect();
+                status.summary.images = both.into_iter().collect();
+            }
+            SummaryImages::Empty => status.summary.images.clear(),
         }
-        if level >= Level::Latest || status.reconciled_at.is_none() {
-            status.reconciled_at = Some(started);
+        if reconciled.is_some() {
+            status.reconciled_at = reconciled;
         }
+        status.reconciled_at.get_or_insert(now.clone());
         status.conditions = conditions
             .into_iter()
             .map(|(kind, message)| {

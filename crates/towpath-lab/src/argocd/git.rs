@@ -125,6 +125,84 @@ impl Git {
         })
     }
 
+    /// Commits these files to a branch, which is made where there is none; answers its newest commit. Where the first file
+    /// is in it already, nothing is committed.
+    pub(super) async fn commit(
+        &self,
+        url: &str,
+        branch: &str,
+        files: &[(String, String)],
+        message: &str,
+    ) -> Result<String, String> {
+        let tip = self.resolve(url, &format!("refs/heads/{branch}")).await.ok();
+        let folder = match &tip {
+            Some(tip) => self.fetch(url, tip).await?,
+            None => self.cache(url).await?,
+        };
+        let work = tempfile::Builder::new()
+            .tempdir_in(self.folder.path())
+            .map_err(|error| format!("cannot make a folder: {error}"))?;
+        let index = work.path().join("index");
+        let run = async |arguments: &[&str]| {
+            let mut command = self.command(url, Some(&folder), arguments);
+            command
+                .env("GIT_INDEX_FILE", &index)
+                .envs(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"].map(|name| (name, "Argo CD")))
+                .envs(["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"].map(|name| (name, "argo-cd@example.com")));
+            let output = finished(command, url, arguments).await?;
+            Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        if let Some(tip) = &tip {
+            run(&["read-tree", tip]).await?;
+        }
+        for (number, (path, text)) in files.iter().enumerate() {
+            let file = work.path().join("file");
+            std::fs::write(&file, text).map_err(|error| format!("cannot write {path}: {error}"))?;
+            let blob = run(&["hash-object", "-w", "--", &file.to_string_lossy()]).await?;
+            if let (0, Some(tip)) = (number, &tip)
+                && run(&["rev-parse", "--quiet", "--verify", &format!("{tip}:{path}")])
+                    .await
+                    .is_ok_and(|there| there == blob)
+            {
+                return Ok(tip.clone());
+            }
+            run(&[
+                "update-index",
+                "--add",
+                "--cacheinfo",
+                &format!("100644,{blob},{path}"),
+            ])
+            .await?;
+        }
+        let tree = run(&["write-tree"]).await?;
+        let parent = tip.iter().flat_map(|tip| ["-p", tip.as_str()]);
+        let arguments: Vec<&str> = ["commit-tree", &tree, "-m", message]
+            .into_iter()
+            .chain(parent)
+            .collect();
+        let commit = run(&arguments).await?;
+        run(&[
+            "push",
+            "--quiet",
+            "--",
+            url,
+            &format!("{commit}:refs/heads/{branch}"),
+        ])
+        .await?;
+        Ok(commit)
+    }
+
+    /// The bare cache.
+    async fn cache(&self, url: &str) -> Result<PathBuf, String> {
+        let folder = self.folder.path().join(Digest::sha256_of(url).encoded());
+        if !folder.join("HEAD").exists() {
+            let path = folder.to_string_lossy().into_owned();
+            self.git(url, None, &["init", "--quiet", "--bare", "--", &path])
+                .await?;
+        }
+        Ok(folder)
+    }
+
     /// The bare cache, with this commit in it.
     async fn fetch(&self, url: &str, sha: &str) -> Result<PathBuf, String> {
         let lock = {
@@ -132,12 +210,7 @@ impl Git {
             locks.entry(url.to_owned()).or_default().clone()
         };
         let _one_at_a_time = lock.lock().await;
-        let folder = self.folder.path().join(Digest::sha256_of(url).encoded());
-        if !folder.join("HEAD").exists() {
-            let path = folder.to_string_lossy().into_owned();
-            self.git(url, None, &["init", "--quiet", "--bare", "--", &path])
-                .await?;
-        }
+        let folder = self.cache(url).await?;
         let commit = format!("{sha}^{{commit}}");
         if self
             .git(url, Some(&folder), &["cat-file", "-e", &commit])
@@ -151,9 +224,10 @@ impl Git {
     }
 
     async fn git(&self, url: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Output, String> {
-        if url.starts_with('-') {
-            return Err(format!("{url:?} is not a repository URL"));
-        }
+        finished(self.command(url, folder, arguments), url, arguments).await
+    }
+
+    fn command(&self, url: &str, folder: Option<&Path>, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         if let Some(folder) = folder {
             command.arg("--git-dir").arg(folder);
@@ -189,21 +263,29 @@ impl Git {
                 )
                 .env("GIT_CONFIG_VALUE_1", format!("Authorization: Basic {basic}"));
         }
-        let subcommand = arguments.first().copied().unwrap_or_default();
-        let output = tokio::time::timeout(TIMEOUT, command.output())
-            .await
-            .map_err(|_| format!("`git {subcommand}` timed out after {} s", TIMEOUT.as_secs()))?
-            .map_err(|error| format!("`git {subcommand}` could not be run: {error}"))?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().replace('\n', "; ");
-        Err(format!(
-            "`git {subcommand} {url}` failed: {}: {said}",
-            output.status
-        ))
+        command
     }
+}
+
+/// What a command gives, where it succeeds.
+async fn finished(mut command: Command, url: &str, arguments: &[&str]) -> Result<Output, String> {
+    if url.starts_with('-') {
+        return Err(format!("{url:?} is not a repository URL"));
+    }
+    let subcommand = arguments.first().copied().unwrap_or_default();
+    let output = tokio::time::timeout(TIMEOUT, command.output())
+        .await
+        .map_err(|_| format!("`git {subcommand}` timed out after {} s", TIMEOUT.as_secs()))?
+        .map_err(|error| format!("`git {subcommand}` could not be run: {error}"))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().replace('\n', "; ");
+    Err(format!(
+        "`git {subcommand} {url}` failed: {}: {said}",
+        output.status
+    ))
 }
 
 fn unpack(archive: &[u8]) -> std::io::Result<Files> {

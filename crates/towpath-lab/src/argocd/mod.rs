@@ -1,7 +1,13 @@
 //! Argo CD: the API server, the application controller, and the cluster that it delivers to.
 //!
 //! It follows the REST API of Argo CD 3.5 (`swagger.json`, and the source where that differs), the controller's two
-//! loops, and GitHub's push webhook. Known losses of the real one are kept, since clients have to live with them.
+//! loops, and GitHub's push webhook. Known losses of the real one are kept, since clients have to live with them, and
+//! [`KnobSettings`] brings about each of the races that they lead to. All its times pass on a clock of its own, which
+//! [`ArgoCd::advance`] puts forward.
+//!
+//! Sources are folders of manifests and simple kustomizations in git, one or several, Helm charts whose manifests the
+//! configuration gives, and the source hydrator. A sync goes through phases and waves; its hooks are Jobs that run in the
+//! cluster. An Application in the manifests of another one is made.
 //!
 //! ```
 //! # async fn start() -> Result<(), towpath_lab::LabError> {
@@ -15,14 +21,20 @@ mod access;
 mod actions;
 mod api;
 mod applications;
+mod apply;
+mod auto_sync;
+mod children;
 mod clock;
 mod cluster;
 mod controller;
+mod cron;
 mod error;
 mod git;
+mod hydrator;
 mod knobs;
 mod model;
 mod operation;
+mod phases;
 mod render;
 mod repos;
 mod request;
@@ -32,19 +44,24 @@ mod tasks;
 mod token;
 mod views;
 mod webhook;
+mod windows;
 
 pub use cluster::{Cluster, ClusterDelays, RegistryAccess, RunningContainer};
 pub use git::GitCredentials;
-pub use knobs::{KnobSettings, Knobs};
+pub use knobs::{HealthFlap, KnobSettings, Knobs, StreamCut, SummaryImages};
+pub use repos::ChartVersion;
+pub use windows::SyncWindow;
 
 use crate::server::{Bound, Server};
 use crate::{Faults, LabError, RequestLog};
 use clock::Clock;
 use git::Git;
+use jiff::Timestamp;
 use repos::Repos;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::{Level, Store};
@@ -79,8 +96,12 @@ pub struct ArgoCdConfig {
     pub revision_cache: Duration,
     /// How long repository errors are kept quiet (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`).
     pub repo_error_grace: Duration,
+    /// The versions of Helm charts that its Applications may name.
+    pub charts: Vec<ChartVersion>,
     /// The time that applying takes.
     pub operation_delay: Duration,
+    /// The pause between two waves of a sync (`ARGOCD_SYNC_WAVE_DELAY`).
+    pub wave_delay: Duration,
     /// The first pause before a failed operation is tried again, where it does not say.
     pub retry_back_off: Duration,
     /// The least time between two self-heal operations.
@@ -106,7 +127,9 @@ impl Default for ArgoCdConfig {
             poll_interval: Duration::from_secs(120),
             revision_cache: Duration::from_secs(180),
             repo_error_grace: Duration::from_secs(180),
+            charts: Vec::new(),
             operation_delay: Duration::from_millis(20),
+            wave_delay: Duration::from_millis(20),
             retry_back_off: Duration::from_millis(200),
             self_heal_delay: Duration::from_millis(200),
             keep_alive: Duration::from_secs(15),
@@ -137,6 +160,10 @@ struct Shared {
     cluster: Cluster,
     tokens: token::Tokens,
     projects: Mutex<BTreeSet<String>>,
+    /// The sync windows of each project.
+    windows: Mutex<BTreeMap<String, Vec<SyncWindow>>>,
+    /// How many comparisons are held.
+    held: AtomicUsize,
     /// What each project role may do: `proj:<project>:<role>` and its actions.
     roles: Mutex<BTreeMap<String, Vec<String>>>,
 }
@@ -157,18 +184,27 @@ impl ArgoCd {
         let (cluster, mut changed) = Cluster::new(
             config.registry_access.clone(),
             config.cluster.clone(),
-            clock,
+            clock.clone(),
+            knobs.clone(),
             tasks.clone(),
         );
         let shared = Arc::new(Shared {
             url: format!("http://{}", bound.address()),
-            clock,
             knobs: knobs.clone(),
-            store: Store::new(clock),
-            repos: Repos::new(git, knobs, config.revision_cache.min(config.poll_interval)),
+            store: Store::new(clock.clone()),
+            repos: Repos::new(
+                git,
+                config.charts.clone(),
+                knobs,
+                clock.clone(),
+                config.revision_cache.min(config.poll_interval),
+            ),
+            clock: clock.clone(),
             cluster,
             tokens: token::Tokens::new(),
             projects: Mutex::new(config.projects.iter().cloned().collect()),
+            windows: Mutex::default(),
+            held: AtomicUsize::new(0),
             roles: Mutex::default(),
             tasks: tasks.clone(),
             config,
@@ -249,6 +285,40 @@ impl ArgoCd {
     /// The ways in which it can be made to misbehave.
     pub fn knobs(&self) -> &Knobs {
         &self.shared.knobs
+    }
+
+    /// How many comparisons are held now, by [`KnobSettings::hold_comparisons`].
+    pub fn held_comparisons(&self) -> usize {
+        self.shared.held.load(Ordering::SeqCst)
+    }
+
+    /// Puts the clock of Argo CD and its cluster forward: polls, pauses, grace periods, windows and lifetimes pass. What
+    /// really has to be done, such as pulling an image or running `git`, takes the time that it takes.
+    ///
+    /// ```
+    /// # async fn f() -> Result<(), towpath_lab::LabError> {
+    /// # use towpath_lab::argocd::{ArgoCd, ArgoCdConfig};
+    /// let argocd = ArgoCd::start(ArgoCdConfig::default()).await?;
+    /// // The next poll of the repositories is due at once.
+    /// argocd.advance(ArgoCdConfig::default().poll_interval);
+    /// # Ok(()) }
+    /// ```
+    pub fn advance(&self, by: Duration) {
+        self.shared.clock.advance(by);
+    }
+
+    /// The time by that clock.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.precise()
+    }
+
+    /// Gives a project these sync windows, in place of those that it had.
+    pub fn set_sync_windows(&self, project: &str, windows: Vec<SyncWindow>) {
+        let mut all = self.shared.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(project.to_owned(), windows);
+        drop(all);
+        // Operations that a window holds look again.
+        self.shared.knobs.set(|_| {});
     }
 
     /// What it was asked so far.

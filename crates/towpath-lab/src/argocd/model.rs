@@ -61,6 +61,7 @@ wire!(Metadata {
 wire!(Spec {
     source: Option<Source>,
     sources: Vec<Source>,
+    source_hydrator: Option<HydratorSpec>,
     sync_policy: Option<SyncPolicy>,
     revision_history_limit: Option<i64>,
     ; always project: String, destination: Destination,
@@ -70,6 +71,10 @@ wire!(Source {
     path: String, target_revision: String, chart: String, directory: Option<Directory>,
     ; always #[serde(rename = "repoURL")] repo_url: String,
 });
+
+wire!(HydratorSpec { ; always dry_source: Source, sync_source: SyncSource, });
+
+wire!(SyncSource { ; always target_branch: String, path: String, });
 
 wire!(Directory { recurse: bool, ; always });
 
@@ -95,6 +100,8 @@ wire!(Operation {
 
 wire!(SyncOperation {
     revision: String,
+    revisions: Vec<String>,
+    sources: Vec<Source>,
     prune: bool,
     dry_run: bool,
     sync_strategy: Option<Value>,
@@ -119,19 +126,40 @@ wire!(Status {
     reconciled_at: Option<String>,
     operation_state: Option<OperationState>,
     source_type: String,
+    source_types: Vec<String>,
     resource_health_source: String,
     controller_namespace: String,
-    ; always sync: SyncStatus, health: HealthStatus, summary: Summary,
+    ; always sync: SyncStatus, health: HealthStatus, summary: Summary, source_hydrator: HydratorStatus,
 });
 
-wire!(SyncStatus { revision: String, ; always status: String, compared_to: ComparedTo, });
+wire!(SyncStatus {
+    revision: String, revisions: Vec<String>,
+    ; always status: String, compared_to: ComparedTo,
+});
 
-wire!(ComparedTo { ; always source: Source, destination: Destination, });
+wire!(ComparedTo { sources: Vec<Source>, ; always source: Source, destination: Destination, });
+
+wire!(HydratorStatus {
+    last_successful_operation: Option<Hydrated>, current_operation: Option<Hydration>,
+    ; always
+});
+
+wire!(Hydrated {
+    #[serde(rename = "drySHA")] dry_sha: String, #[serde(rename = "hydratedSHA")] hydrated_sha: String,
+    ; always source_hydrator: HydratorSpec,
+});
+
+wire!(Hydration {
+    finished_at: Option<String>,
+    #[serde(rename = "drySHA")] dry_sha: String, #[serde(rename = "hydratedSHA")] hydrated_sha: String,
+    ; always source_hydrator: HydratorSpec, started_at: String, phase: String, message: String,
+});
 
 wire!(HealthStatus { status: String, message: String, last_transition_time: Option<String>, ; always });
 
 wire!(Summary {
     images: Vec<String>, #[serde(rename = "externalURLs")] external_urls: Vec<String>,
+    is_app_of_apps: bool,
     ; always
 });
 
@@ -143,11 +171,15 @@ wire!(OperationState {
     ; always operation: Operation, phase: String, started_at: Option<String>,
 });
 
-wire!(SyncResult { resources: Vec<ResourceResult>, source: Source, ; always revision: String, });
+wire!(SyncResult {
+    resources: Vec<ResourceResult>, source: Source, sources: Vec<Source>, revisions: Vec<String>,
+    ; always revision: String,
+});
 
 wire!(ResourceResult {
     status: String,
     message: String,
+    hook_type: String,
     hook_phase: String,
     sync_phase: String,
     images: Vec<String>,
@@ -160,11 +192,14 @@ wire!(ResourceStatus {
     status: String,
     health: Option<HealthStatus>,
     requires_pruning: bool,
+    sync_wave: i64,
     ; always version: String, kind: String, name: String,
 });
 
 wire!(History {
     revision: String,
+    revisions: Vec<String>,
+    sources: Vec<Source>,
     deploy_started_at: Option<String>,
     initiated_by: InitiatedBy,
     ; always id: i64, deployed_at: String, source: Source,
@@ -190,10 +225,75 @@ impl Application {
         (automated.enabled != Some(false)).then_some(automated)
     }
 
+    /// The resource version as the number that it is.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.metadata.resource_version.parse().ok()
+    }
+
     /// Puts an operation up for the controller, as `SetAppOperation` does: the last one's state goes.
     pub(super) fn start(&mut self, operation: Operation) {
         self.operation = Some(operation);
         self.status.operation_state = None;
+    }
+}
+
+impl Spec {
+    /// Whether the sources are a list.
+    pub(super) fn has_several(&self) -> bool {
+        self.source_hydrator.is_none() && !self.sources.is_empty()
+    }
+
+    /// The sources that people write to: with a hydrator, the dry one.
+    pub(super) fn given_sources(&self) -> Vec<Source> {
+        match &self.source_hydrator {
+            Some(hydrator) => vec![hydrator.dry_source.clone()],
+            None => self.effective_sources(),
+        }
+    }
+
+    /// The sources that manifests are made of, as `GetSources` decides it: with a hydrator, the branch it writes to.
+    pub(super) fn effective_sources(&self) -> Vec<Source> {
+        if let Some(hydrator) = &self.source_hydrator {
+            return vec![Source {
+                repo_url: hydrator.dry_source.repo_url.clone(),
+                path: hydrator.sync_source.path.clone(),
+                target_revision: hydrator.sync_source.target_branch.clone(),
+                ..Source::default()
+            }];
+        }
+        match self.sources.is_empty() {
+            true => self.source.iter().cloned().collect(),
+            false => self.sources.clone(),
+        }
+    }
+}
+
+/// Several sources are written into lists, one into a field of its own: gives what belongs into the field, and into the
+/// list.
+pub(super) fn one_or_several<T: Default>(several: bool, values: Vec<T>) -> (T, Vec<T>) {
+    match several {
+        false => (values.into_iter().next().unwrap_or_default(), Vec::new()),
+        true => (T::default(), values),
+    }
+}
+
+impl ComparedTo {
+    /// The sources that a comparison was about.
+    pub(super) fn compared(&self) -> &[Source] {
+        match self.sources.is_empty() {
+            true => std::slice::from_ref(&self.source),
+            false => &self.sources,
+        }
+    }
+}
+
+impl SyncStatus {
+    /// The revisions that were compared, by source.
+    pub(super) fn compared(&self) -> &[String] {
+        match self.revisions.is_empty() {
+            true => std::slice::from_ref(&self.revision),
+            false => &self.revisions,
+        }
     }
 }
 

@@ -3,17 +3,17 @@
 //! After `processRequestedAppOperation` of Argo CD 3.5: `operation` and the terminal phase change in one step, a retry
 //! waits as `Running` with a `finishedAt`, and success does not wait for health.
 
-use super::Shared;
-use super::controller::{keyed, only_source};
-use super::model::{
-    Application, History, Operation, OperationState, ResourceResult, Source, SyncOperation, SyncResult,
-};
+use super::controller;
+use super::knobs::HealthFlap;
+use super::model::{History, Operation, OperationState, SyncOperation, SyncResult, one_or_several};
 use super::render::Rendered;
 use super::store::{Level, Loops};
-use serde_json::Value;
+use super::{Shared, apply, windows};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+
+/// How often what is waited for is looked at without a sign of it.
+pub(super) const RECHECK: Duration = Duration::from_secs(30);
 
 /// Runs the operations of one Application, one at a time, for as long as it exists.
 pub(super) async fn run(shared: Arc<Shared>, name: String, loops: Arc<Loops>) {
@@ -21,19 +21,28 @@ pub(super) async fn run(shared: Arc<Shared>, name: String, loops: Arc<Loops>) {
         loops.operate.notified().await;
         shared.knobs.until(|knobs| !knobs.controller_down).await;
         while let Some(operation) = shared.store.get(&name).and_then(|app| app.operation.clone()) {
-            tokio::time::sleep(shared.knobs.get().delay_pickup).await;
+            shared.clock.sleep(shared.knobs.get().delay_pickup).await;
             perform(&shared, &name, &loops, operation).await;
         }
     }
 }
 
 /// How one attempt ended.
-struct Outcome {
-    phase: &'static str,
-    message: String,
+pub(super) struct Outcome {
+    pub(super) phase: &'static str,
+    pub(super) message: String,
 }
 
-async fn perform(shared: &Shared, name: &str, loops: &Loops, operation: Operation) {
+impl Outcome {
+    pub(super) fn succeeded(message: &str) -> Self {
+        Self {
+            phase: "Succeeded",
+            message: message.into(),
+        }
+    }
+}
+
+async fn perform(shared: &Arc<Shared>, name: &str, loops: &Arc<Loops>, operation: Operation) {
     let started = shared.clock.now().to_string();
     shared.store.update(name, |app| {
         app.status.operation_state = Some(OperationState {
@@ -43,22 +52,27 @@ async fn perform(shared: &Shared, name: &str, loops: &Loops, operation: Operatio
             ..OperationState::default()
         });
     });
+    if shared.knobs.get().same_second_reconcile {
+        let early = controller::look_before(shared, name).await;
+        loops.pending().early = early;
+    }
     let sync = operation.sync.clone().unwrap_or_default();
     let mut retries = 0;
-    let outcome = loop {
+    let mut outcome = loop {
         let outcome = tokio::select! {
-            outcome = attempt(shared, name, &sync) => outcome,
+            outcome = attempt(shared, name, &sync, !operation.initiated_by.automated) => outcome,
             outcome = terminated(shared, name, loops) => outcome,
         };
         if outcome.phase == "Succeeded" || retries >= operation.retry.limit || is_terminating(shared, name) {
             break outcome;
         }
+        let pause = back_off(shared, &operation, retries + 1);
         retries += 1;
-        let pause = back_off(shared, &operation, retries);
+        let at = shared.clock.precise().saturating_add(pause).unwrap_or_default();
         let message = format!(
-            "{} Retrying attempt #{retries} at {}.",
+            "{}. Retrying attempt #{retries} at {}.",
             outcome.message,
-            shared.clock.now()
+            at.strftime("%-I:%M%p")
         );
         set_state(shared, name, |state| {
             state.message = message;
@@ -66,24 +80,57 @@ async fn perform(shared: &Shared, name: &str, loops: &Loops, operation: Operatio
             state.retry_count = retries;
         });
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = shared.clock.sleep(pause) => {}
             outcome = terminated(shared, name, loops) => break outcome,
         }
         set_state(shared, name, |state| state.finished_at = None);
     };
-    finish(shared, name, &sync, &operation, outcome, started);
+    if outcome.phase != "Succeeded" && retries > 0 {
+        outcome.message = format!("{} (retried {retries} times).", outcome.message);
+    }
     let stale = shared.knobs.get().stale_health_after_sync;
     if !stale.is_zero() {
-        loops.pending().not_before = Some(Instant::now() + stale);
+        loops.pending().not_before = Some(shared.clock.moment() + stale);
+    }
+    let finished = shared.clock.now().to_string();
+    finish(shared, name, &sync, &operation, outcome, (started, &finished));
+    if let Some(flap) = shared.knobs.get().health_flap {
+        begin_flapping(shared, name, loops, flap);
+    }
+    let early = loops.pending().early.take();
+    if let Some(early) = early {
+        controller::report(shared, name, early, finished);
     }
     if !sync.dry_run {
-        let manual = !operation.initiated_by.automated;
+        let manual = !operation.initiated_by.automated && !shared.knobs.get().auto_sync_reverts;
         loops.ask(if manual {
             Level::ForceResolve
         } else {
             Level::Latest
         });
     }
+}
+
+/// Makes the health go bad and good again, beside everything else.
+fn begin_flapping(shared: &Arc<Shared>, name: &str, loops: &Arc<Loops>, flap: HealthFlap) {
+    if flap.healthy_for.is_zero() && flap.times > 0 {
+        loops.pending().flapping = true;
+    }
+    let (own, loops) = (shared.clone(), loops.clone());
+    let name = name.to_owned();
+    shared.tasks.spawn(async move {
+        for _ in 0..flap.times {
+            for (bad, lasts) in [(false, flap.healthy_for), (true, flap.degraded_for)] {
+                loops.pending().flapping = bad || flap.healthy_for.is_zero();
+                loops.ask(Level::Recent);
+                own.clock.sleep(lasts).await;
+            }
+        }
+        loops.pending().flapping = false;
+        if own.store.get(&name).is_some() {
+            loops.ask(Level::Recent);
+        }
+    });
 }
 
 fn back_off(shared: &Shared, operation: &Operation, attempt: i64) -> Duration {
@@ -100,7 +147,7 @@ fn back_off(shared: &Shared, operation: &Operation, attempt: i64) -> Duration {
 }
 
 /// A duration as Go and Argo CD write the common ones: `5s`, `500ms`, `3m0s`, or bare seconds.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(super) fn go_duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
@@ -144,14 +191,14 @@ fn is_terminating(shared: &Shared, name: &str) -> bool {
     })
 }
 
-fn set_state(shared: &Shared, name: &str, change: impl FnOnce(&mut OperationState)) {
+pub(super) fn set_state(shared: &Shared, name: &str, change: impl FnOnce(&mut OperationState)) {
     shared
         .store
         .update(name, |app| app.status.operation_state.as_mut().map(change));
 }
 
-async fn attempt(shared: &Shared, name: &str, sync: &SyncOperation) -> Outcome {
-    match synchronise(shared, name, sync).await {
+async fn attempt(shared: &Arc<Shared>, name: &str, sync: &SyncOperation, by_hand: bool) -> Outcome {
+    match synchronise(shared, name, sync, by_hand).await {
         Ok(outcome) => outcome,
         Err(message) => Outcome {
             phase: "Error",
@@ -160,64 +207,96 @@ async fn attempt(shared: &Shared, name: &str, sync: &SyncOperation) -> Outcome {
     }
 }
 
-async fn synchronise(shared: &Shared, name: &str, sync: &SyncOperation) -> Result<Outcome, String> {
+async fn synchronise(
+    shared: &Arc<Shared>,
+    name: &str,
+    sync: &SyncOperation,
+    by_hand: bool,
+) -> Result<Outcome, String> {
     shared.knobs.until(|knobs| !knobs.hold_operations).await;
+    until_allowed(shared, name, by_hand).await;
     let app = shared.store.get(name).ok_or("the application is gone")?;
-    let source = match &sync.source {
-        Some(source) => source.clone(),
-        None => only_source(&app)?.clone(),
+    let sources = match (&sync.source, sync.sources.is_empty()) {
+        (Some(source), _) => vec![source.clone()],
+        (None, false) => sync.sources.clone(),
+        (None, true) => app.spec.effective_sources(),
     };
-    let target = if sync.revision.is_empty() {
-        source.target()
-    } else {
-        &sync.revision
+    let wanted = match sync.revisions.is_empty() {
+        true => std::slice::from_ref(&sync.revision),
+        false => &sync.revisions,
     };
     let failed = |why: String| format!("ComparisonError: Failed to load target state: {why}");
-    let revision = shared
-        .repos
-        .resolve(&source, target, false)
-        .await
-        .map_err(failed)?;
+    let mut revisions = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let wanted = wanted.get(index).filter(|revision| !revision.is_empty());
+        let target = wanted.map_or(source.target(), String::as_str);
+        revisions.push(
+            shared
+                .repos
+                .resolve(source, target, false)
+                .await
+                .map_err(failed)?,
+        );
+    }
+    let (revision, several) = one_or_several(app.spec.has_several(), revisions.clone());
+    let (source, of_several) = one_or_several(app.spec.has_several(), sources.clone());
     set_state(shared, name, |state| {
         state.sync_result = Some(SyncResult {
-            revision: revision.clone(),
-            source: source.clone(),
+            revision,
+            revisions: several,
+            source,
+            sources: of_several,
             ..SyncResult::default()
         });
     });
     let rendered = match sync.manifests.is_empty() {
-        true => shared
-            .repos
-            .render(&source, &revision, false)
-            .await
-            .map_err(failed)?,
+        true => {
+            let (rendered, _) = shared
+                .repos
+                .render_all(&sources, &revisions, false)
+                .await
+                .map_err(failed)?;
+            rendered
+        }
         false => local(&sync.manifests)?,
     };
-    tokio::time::sleep(shared.config.operation_delay).await;
-    let results = apply(shared, &app, sync, &rendered)?;
-    let failures = results
-        .iter()
-        .filter(|result| result.status == "SyncFailed")
-        .count();
-    set_state(shared, name, |state| {
-        if let Some(result) = &mut state.sync_result {
-            result.resources = results;
-        }
-    });
-    Ok(match (failures, sync.dry_run) {
-        (0, true) => Outcome {
-            phase: "Succeeded",
-            message: "successfully synced (no more tasks)".into(),
-        },
-        (0, false) => Outcome {
-            phase: "Succeeded",
-            message: "successfully synced (all tasks run)".into(),
-        },
-        _ => Outcome {
+    shared.clock.sleep(shared.config.operation_delay).await;
+    if shared.knobs.spend(|knobs| &mut knobs.fail_attempts) {
+        return Ok(Outcome {
             phase: "Failed",
-            message: "one or more objects failed to apply".into(),
-        },
-    })
+            message: "one or more objects failed to apply, reason: Internal error occurred: failed calling webhook \
+                      \"policy.example\": context deadline exceeded"
+                .into(),
+        });
+    }
+    apply::run(shared, &app, sync, &rendered).await
+}
+
+/// Ends when no sync window forbids it. One that closes after the operation was accepted holds it as `Running`.
+async fn until_allowed(shared: &Shared, name: &str, by_hand: bool) {
+    const BLOCKED: &str = "Sync operation blocked by sync window";
+    let mut changes = shared.knobs.changes();
+    let mut blocked = false;
+    loop {
+        changes.borrow_and_update();
+        let allowed = shared
+            .store
+            .get(name)
+            .is_none_or(|app| windows::can_sync(shared, &app, by_hand));
+        if allowed {
+            break;
+        }
+        blocked = true;
+        set_state(shared, name, |state| state.message = BLOCKED.into());
+        tokio::select! {
+            () = shared.clock.sleep(RECHECK) => {}
+            // The knobs live as long as the lab.
+            _ = changes.changed() => {}
+        }
+    }
+    if blocked {
+        set_state(shared, name, |state| state.message.clear());
+    }
 }
 
 fn local(manifests: &[String]) -> Result<Rendered, String> {
@@ -231,101 +310,14 @@ fn local(manifests: &[String]) -> Result<Rendered, String> {
     })
 }
 
-fn apply(
-    shared: &Shared,
-    app: &Application,
-    sync: &SyncOperation,
-    rendered: &Rendered,
-) -> Result<Vec<ResourceResult>, String> {
-    let name = &app.metadata.name;
-    let objects = keyed(app, rendered)?;
-    let chosen = |key: &super::cluster::Key| {
-        sync.resources.is_empty()
-            || sync.resources.iter().any(|wanted| {
-                let namespace = wanted.namespace.is_empty() || wanted.namespace == key.namespace;
-                wanted.group == key.group && wanted.kind == key.kind && wanted.name == key.name && namespace
-            })
-    };
-    let mut results = Vec::new();
-    for (key, manifest) in objects.iter().filter(|(key, _)| chosen(key)) {
-        let done = match sync.dry_run {
-            true => Ok("configured"),
-            false => shared.cluster.apply(name, manifest, key),
-        };
-        let (status, message) = match done {
-            Ok(done) => (
-                "Synced",
-                format!(
-                    "{} {done}{}",
-                    key.for_kubectl(),
-                    if sync.dry_run { " (dry run)" } else { "" }
-                ),
-            ),
-            Err(why) => ("SyncFailed", why),
-        };
-        results.push(result(key, status, message, images(manifest)));
-    }
-    let extra = shared.cluster.managed(name).into_iter();
-    for extra in extra.filter(|object| !objects.iter().any(|(key, _)| *key == object.key)) {
-        if !chosen(&extra.key) {
-            continue;
-        }
-        let (status, message) = match sync.prune {
-            true => ("Pruned", "pruned"),
-            false => ("PruneSkipped", "ignored (requires pruning)"),
-        };
-        if sync.prune && !sync.dry_run {
-            shared.cluster.delete(&extra.key);
-        }
-        results.push(result(&extra.key, status, message.into(), Vec::new()));
-    }
-    Ok(results)
-}
-
-fn result(key: &super::cluster::Key, status: &str, message: String, images: Vec<String>) -> ResourceResult {
-    ResourceResult {
-        group: key.group.clone(),
-        version: key.version.clone(),
-        kind: key.kind.clone(),
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        // A good apply shows `Running`: only hooks are waited for.
-        hook_phase: if status == "SyncFailed" {
-            "Failed"
-        } else {
-            "Running"
-        }
-        .into(),
-        sync_phase: "Sync".into(),
-        status: status.into(),
-        message,
-        images,
-        ..ResourceResult::default()
-    }
-}
-
-fn images(manifest: &Value) -> Vec<String> {
-    let spec = manifest
-        .pointer("/spec/template/spec")
-        .or_else(|| manifest.get("spec"));
-    ["containers", "initContainers"]
-        .into_iter()
-        .filter_map(|list| spec?.get(list)?.as_array())
-        .flatten()
-        .filter_map(|container| container.get("image")?.as_str())
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
 fn finish(
     shared: &Shared,
     name: &str,
     sync: &SyncOperation,
     operation: &Operation,
     outcome: Outcome,
-    started: String,
+    (started, finished): (String, &str),
 ) {
-    let now = shared.clock.now().to_string();
     shared.store.update(name, |app| {
         app.operation = None;
         let Some(state) = &mut app.status.operation_state else {
@@ -333,23 +325,21 @@ fn finish(
         };
         state.phase = outcome.phase.into();
         state.message = outcome.message;
-        state.finished_at = Some(now.clone());
+        state.finished_at = Some(finished.to_owned());
         let whole = !sync.dry_run && sync.resources.is_empty() && sync.manifests.is_empty();
         if outcome.phase != "Succeeded" || !whole {
             return;
         }
-        let (revision, source): (String, Source) = state
-            .sync_result
-            .as_ref()
-            .map(|result| (result.revision.clone(), result.source.clone()))
-            .unwrap_or_default();
+        let result = state.sync_result.clone().unwrap_or_default();
         let history = &mut app.status.history;
         history.push(History {
             id: history.last().map_or(0, |last| last.id + 1),
-            revision,
-            deployed_at: now,
+            revision: result.revision,
+            revisions: result.revisions,
+            deployed_at: finished.to_owned(),
             deploy_started_at: Some(started),
-            source,
+            source: result.source,
+            sources: result.sources,
             initiated_by: operation.initiated_by.clone(),
             ..History::default()
         });

@@ -17,14 +17,7 @@ const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "K
 
 /// Renders `source.path` of these files.
 pub(super) fn render(files: &Files, source: &Source) -> Result<Rendered, String> {
-    if !source.chart.is_empty() {
-        return Err("Helm charts are not supported by the lab: use a folder of manifests".into());
-    }
-    for tool in ["helm", "kustomize", "plugin", "ref"] {
-        if source.rest.get(tool).is_some_and(|options| !options.is_null()) {
-            return Err(format!("spec.source.{tool} is not supported by the lab"));
-        }
-    }
+    supported(source)?;
     let folder =
         normal(&source.path).ok_or_else(|| format!("{}: app path is outside the repository", source.path))?;
     let prefix = if folder.is_empty() {
@@ -52,6 +45,24 @@ pub(super) fn render(files: &Files, source: &Source) -> Result<Rendered, String>
         source_type: "Directory",
         objects: plain(files, &prefix, source.directory.as_ref())?,
     })
+}
+
+/// Takes the manifests of a chart as they are.
+pub(super) fn chart(source: &Source, manifests: &str) -> Result<Rendered, String> {
+    supported(source)?;
+    Ok(Rendered {
+        source_type: "Helm",
+        objects: documents(&source.chart, manifests.as_bytes())?,
+    })
+}
+
+fn supported(source: &Source) -> Result<(), String> {
+    for tool in ["helm", "kustomize", "plugin", "ref"] {
+        if source.rest.get(tool).is_some_and(|options| !options.is_null()) {
+            return Err(format!("spec.source.{tool} is not supported by the lab"));
+        }
+    }
+    Ok(())
 }
 
 fn plain(files: &Files, prefix: &str, directory: Option<&Directory>) -> Result<Vec<Value>, String> {

@@ -1,15 +1,19 @@
 //! The Applications, their resource versions, and the events that every change gives rise to.
 
-use super::clock::Clock;
+use super::clock::{Clock, Moment};
+use super::controller::Verdict;
 use super::model::Application;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
-use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 /// The slots of a subscriber (`ARGOCD_WATCH_API_BUFFER_SIZE`); what does not fit is dropped without a word.
 const WATCH_BUFFER: usize = 1000;
+
+/// How many changes a cache can lag behind at most.
+const PAST: usize = 1000;
 
 /// How closely the controller looks, by `CompareWith` of the real one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,18 @@ pub(super) enum Change {
 pub(super) struct WatchEvent {
     pub(super) change: Change,
     pub(super) app: Arc<Application>,
+    pub(super) at: Moment,
+    /// What was there before.
+    before: Option<Arc<Application>>,
+}
+
+/// The Applications as an informer's cache has them, which may lag behind.
+#[derive(Debug)]
+pub(super) struct Cached {
+    pub(super) apps: Vec<Arc<Application>>,
+    pub(super) version: u64,
+    /// What has happened since, oldest first.
+    pub(super) since: Vec<WatchEvent>,
 }
 
 /// What the API, the webhook and the cluster tell the two loops of one Application.
@@ -54,9 +70,33 @@ pub(super) struct Loops {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub(super) level: Level,
-    pub(super) not_before: Option<Instant>,
-    pub(super) first_repo_error: Option<Instant>,
-    pub(super) last_heal: Option<Instant>,
+    pub(super) not_before: Option<Moment>,
+    pub(super) first_repo_error: Option<Moment>,
+    pub(super) last_heal: Option<Moment>,
+    /// The health is bad for a while.
+    pub(super) flapping: bool,
+    /// A comparison that began before the operation that is going on.
+    pub(super) early: Option<Verdict>,
+}
+
+impl WatchEvent {
+    /// What a cache has tells itself at once.
+    pub(super) fn present(app: &Arc<Application>) -> Self {
+        Self {
+            change: Change::Added,
+            app: app.clone(),
+            at: Moment::default(),
+            before: None,
+        }
+    }
+
+    /// When a cache that lags knows of it.
+    pub(super) fn known_at(&self, lag: Duration) -> Moment {
+        match self.at == Moment::default() {
+            true => self.at,
+            false => self.at + lag,
+        }
+    }
 }
 
 impl Loops {
@@ -89,6 +129,8 @@ pub(super) struct Store {
 struct State {
     entries: BTreeMap<String, Entry>,
     version: u64,
+    /// The last events, oldest first, for caches that lag.
+    past: VecDeque<WatchEvent>,
 }
 
 impl Store {
@@ -98,6 +140,7 @@ impl Store {
             state: Mutex::new(State {
                 entries: BTreeMap::new(),
                 version: 1000,
+                past: VecDeque::new(),
             }),
             events: broadcast::Sender::new(WATCH_BUFFER),
         }
@@ -119,16 +162,40 @@ impl Store {
         self.lock().entries.get(name).map(|entry| entry.loops.clone())
     }
 
-    /// The resource version of a list taken now.
-    pub(super) fn version(&self) -> u64 {
-        self.lock().version
+    /// What a cache has that lags by this much.
+    pub(super) fn cached(&self, lag: Duration) -> Cached {
+        self.cached_by(&self.lock(), lag)
     }
 
-    /// What there is now, and every event from here on, with nothing between the two.
-    pub(super) fn watch(&self) -> (Vec<Arc<Application>>, broadcast::Receiver<WatchEvent>) {
+    fn cached_by(&self, state: &State, lag: Duration) -> Cached {
+        let mut apps: BTreeMap<&str, Arc<Application>> = state
+            .entries
+            .iter()
+            .map(|(name, entry)| (name.as_str(), entry.app.clone()))
+            .collect();
+        let young = |event: &&WatchEvent| self.clock.since(event.at) < lag;
+        let mut since: Vec<WatchEvent> = state.past.iter().rev().take_while(young).cloned().collect();
+        for event in &since {
+            let name = event.app.metadata.name.as_str();
+            match &event.before {
+                Some(before) => apps.insert(name, before.clone()),
+                None => apps.remove(name),
+            };
+        }
+        let apps = apps.into_values().collect();
+        let oldest = since.last().and_then(|event| event.app.version());
+        since.reverse();
+        Cached {
+            apps,
+            version: oldest.map_or(state.version, |version| version.saturating_sub(1)),
+            since,
+        }
+    }
+
+    /// What a cache has that lags by this much, and every event from now on, with nothing between the two.
+    pub(super) fn watch(&self, lag: Duration) -> (Cached, broadcast::Receiver<WatchEvent>) {
         let state = self.lock();
-        let now = state.entries.values().map(|entry| entry.app.clone()).collect();
-        (now, self.events.subscribe())
+        (self.cached_by(&state, lag), self.events.subscribe())
     }
 
     /// Adds an Application, unless one of that name is there; `work` starts what works on it.
@@ -155,7 +222,7 @@ impl Store {
             _work: Some(work(loops)),
         };
         state.entries.insert(name, entry);
-        self.tell(Change::Added, &app);
+        self.tell(&mut state, Change::Added, &app, None);
         Ok(app)
     }
 
@@ -176,10 +243,10 @@ impl Store {
         }
         app.metadata.resource_version = next.to_string();
         app.metadata.generation += 1;
-        entry.app = Arc::new(app);
-        let app = entry.app.clone();
+        let app = Arc::new(app);
+        let before = std::mem::replace(&mut entry.app, app.clone());
         state.version = next;
-        self.tell(Change::Modified, &app);
+        self.tell(&mut state, Change::Modified, &app, Some(before));
         Some((answer, app))
     }
 
@@ -190,15 +257,32 @@ impl Store {
             state.version += 1;
             let mut app = Application::clone(&entry.app);
             app.metadata.resource_version = state.version.to_string();
-            self.tell(Change::Deleted, &Arc::new(app));
+            self.tell(
+                &mut state,
+                Change::Deleted,
+                &Arc::new(app),
+                Some(entry.app.clone()),
+            );
         }
     }
 
-    fn tell(&self, change: Change, app: &Arc<Application>) {
+    fn tell(
+        &self,
+        state: &mut State,
+        change: Change,
+        app: &Arc<Application>,
+        before: Option<Arc<Application>>,
+    ) {
         let event = WatchEvent {
             change,
             app: app.clone(),
+            at: self.clock.moment(),
+            before,
         };
+        if state.past.len() == PAST {
+            state.past.pop_front();
+        }
+        state.past.push_back(event.clone());
         // Nobody may be watching.
         let _ = self.events.send(event);
     }

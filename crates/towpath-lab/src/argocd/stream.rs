@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::access::Caller;
+use super::knobs::StreamCut;
 use super::model::Application;
 use super::request::Params;
 use super::store::{Change, WatchEvent};
@@ -13,7 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -89,45 +90,51 @@ pub(super) async fn applications(
     let since: Option<u64> = params
         .get("resourceVersion")
         .and_then(|version| version.parse().ok());
-    let (now, mut events) = shared.store.watch();
+    let lag = |shared: &Shared| shared.knobs.get().informer_lag;
+    let (cached, mut events) = shared.store.watch(lag(&shared));
     let initial: Vec<_> = match (&filter.name, since) {
         (None, Some(_)) => Vec::new(),
-        _ => now
+        _ => cached
+            .apps
             .into_iter()
-            .filter(|app| version(app) >= since.unwrap_or(0))
+            .filter(|app| app.version() >= Some(since.unwrap_or(0)))
             .collect(),
     };
     // What is known already, and is older than the caller's version, is not told again.
     let newest = since.unwrap_or(0);
-    let mut left = shared.knobs.get().cut_stream_after;
+    let settings = shared.knobs.get();
+    let (mut left, cut) = (settings.cut_stream_after, settings.cut_stream_within);
     let keep_alive = shared.config.keep_alive;
     let mut sent: HashMap<String, Value> = HashMap::new();
     let visible = move |shared: &Shared, app: &Application| {
         filter.takes(app) && caller.may(shared, "get", app.project())
     };
     let lines = async_stream::stream! {
-        let mut waiting = initial
-            .into_iter()
-            .map(|app| WatchEvent { change: Change::Added, app })
-            .collect::<std::collections::VecDeque<_>>();
-        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + keep_alive, keep_alive);
+        let added = initial.into_iter().map(|app| WatchEvent::present(&app));
+        let mut waiting: VecDeque<WatchEvent> = added.chain(cached.since).collect();
+        let mut alive = shared.clock.moment() + keep_alive;
         loop {
-            let event = match waiting.pop_front() {
-                Some(event) => event,
-                None => tokio::select! {
-                    event = events.recv() => match event {
-                        Ok(event) => event,
-                        // The buffer overflowed: what was in it is lost, and nobody says so.
-                        Err(RecvError::Lagged(_)) => continue,
-                        Err(RecvError::Closed) => break,
-                    },
-                    _ = tick.tick(), if sse => {
-                        yield Ok::<_, std::convert::Infallible>(Bytes::from_static(b":\n"));
-                        continue;
+            let due = waiting.front().map(|first| first.known_at(lag(&shared)));
+            let event = tokio::select! {
+                biased;
+                () = shared.clock.sleep_until(due.unwrap_or_default()), if due.is_some() => waiting.pop_front(),
+                event = events.recv() => match event {
+                    Ok(event) => {
+                        waiting.push_back(event);
+                        None
                     }
+                    // The buffer overflowed: what was in it is lost, and nobody says so.
+                    Err(RecvError::Lagged(_)) => None,
+                    Err(RecvError::Closed) => break,
                 },
+                () = shared.clock.sleep_until(alive), if sse => {
+                    alive = shared.clock.moment() + keep_alive;
+                    yield Ok(Bytes::from_static(b":\n"));
+                    None
+                }
             };
-            if !visible(&shared, &event.app) || version(&event.app) < newest {
+            let Some(event) = event else { continue };
+            if !visible(&shared, &event.app) || event.app.version() < Some(newest) {
                 continue;
             }
             if left == Some(0) {
@@ -146,7 +153,19 @@ pub(super) async fn applications(
             };
             sent.insert(event.app.metadata.name.clone(), payload);
             left = left.map(|left| left - 1);
-            yield Ok(Bytes::from(line));
+            let end = match left {
+                Some(0) => end_of(&line, cut),
+                _ => line.len(),
+            };
+            let mut bytes = Bytes::from(line);
+            let whole = end == bytes.len();
+            bytes.truncate(end);
+            yield Ok(bytes);
+            if !whole {
+                // The server sends what it has when there is nothing more for the moment.
+                tokio::task::yield_now().await;
+                yield Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            }
             if left == Some(0) {
                 break;
             }
@@ -160,8 +179,17 @@ pub(super) async fn applications(
     ([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
 }
 
-fn version(app: &Application) -> u64 {
-    app.metadata.resource_version.parse().unwrap_or(0)
+/// Where a line that is cut ends.
+fn end_of(line: &str, cut: StreamCut) -> usize {
+    let wide = || {
+        line.char_indices()
+            .find(|(_, character)| character.len_utf8() > 1)
+    };
+    match cut {
+        StreamCut::Event => line.len(),
+        StreamCut::Line => line.len() / 2,
+        StreamCut::Character => wide().map_or(line.len() / 2, |(at, _)| at + 1),
+    }
 }
 
 fn payload(event: &WatchEvent, fields: Option<&str>) -> Value {
@@ -172,4 +200,19 @@ fn payload(event: &WatchEvent, fields: Option<&str>) -> Value {
     };
     let whole = json!({"result": {"type": kind, "application": &*event.app}});
     fields.map_or(whole.clone(), |fields| super::views::select(&whole, fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_it_is_told_to() {
+        let line = "data: {\"grüße\": 1} \n\n\n";
+        assert_eq!(end_of(line, StreamCut::Event), line.len());
+        assert_eq!(end_of(line, StreamCut::Line), line.len() / 2);
+        let inside = end_of(line, StreamCut::Character);
+        assert!(!line.is_char_boundary(inside));
+        assert_eq!(end_of("plain", StreamCut::Character), 2);
+    }
 }

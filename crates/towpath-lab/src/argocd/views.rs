@@ -249,14 +249,8 @@ pub(super) async fn sync_windows(
     Path(name): Path<String>,
     params: Params,
 ) -> Answer {
-    caller.find(&shared, &name, &Scope::of(&params))?;
-    if !shared.knobs.get().sync_window_closed {
-        return Ok(Json(json!({"canSync": true})));
-    }
-    let window = json!([{"kind": "deny", "schedule": "* * * * *", "duration": "1h", "manualSync": false}]);
-    Ok(Json(
-        json!({"activeWindows": window, "assignedWindows": window, "canSync": false}),
-    ))
+    let app = caller.find(&shared, &name, &Scope::of(&params))?;
+    Ok(Json(super::windows::answer(&shared, &app)))
 }
 
 pub(super) async fn revision_metadata(

@@ -111,10 +111,9 @@ async fn accept(
 
 fn refresh(shared: &Shared, push: &Push) {
     for app in shared.store.all() {
-        let sources = app.spec.source.iter().chain(&app.spec.sources);
-        let concerned = sources
-            .into_iter()
-            .any(|source| concerns(push, source, app.metadata.annotations.get(PATHS)));
+        let paths = app.metadata.annotations.get(PATHS);
+        let mut sources = app.spec.given_sources().into_iter();
+        let concerned = sources.any(|source| concerns(push, &source, paths));
         if concerned {
             super::applications::request_refresh(shared, &app.metadata.name, "normal");
         }

@@ -112,8 +112,9 @@ impl World {
 
     /// Commits a file below `prod/`; answers the commit.
     pub(crate) fn commit_text(&self, name: &str, text: &str) -> String {
-        std::fs::create_dir_all(self.repository().join("prod")).unwrap();
-        std::fs::write(self.repository().join("prod").join(name), text).unwrap();
+        let path = self.repository().join("prod").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message=deploy"]);
         self.git(&["rev-parse", "HEAD"])

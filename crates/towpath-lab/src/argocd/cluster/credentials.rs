@@ -104,6 +104,7 @@ async fn ask(client: &reqwest::Client, access: &RegistryAccess) -> Result<Token,
         .identity(&identity)
         .region(&access.region)
         .name("ecr")
+        // The registry does not go by the lab's clock.
         .time(SystemTime::now())
         .settings(SigningSettings::default())
         .build()

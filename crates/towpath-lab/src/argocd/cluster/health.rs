@@ -38,7 +38,8 @@ impl Object {
         match (self.key.group.as_str(), self.key.kind.as_str()) {
             ("apps", "Deployment") => Some(deployment(live, &self.key.name)),
             ("apps", "ReplicaSet") => Some(replica_set(live)),
-            ("apps", "StatefulSet" | "DaemonSet") | ("batch", "Job") => Some(Health {
+            ("batch", "Job") => Some(job(live)),
+            ("apps", "StatefulSet" | "DaemonSet") => Some(Health {
                 status: "Progressing",
                 message: format!("the lab's cluster has no controller for a {}", self.key.kind),
             }),
@@ -132,6 +133,25 @@ fn replica_set(live: &Value) -> Health {
     }
 }
 
+fn job(live: &Value) -> Health {
+    let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+    let of = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == kind && condition["status"] == "True")
+    };
+    let said = |condition: &Value| condition["message"].as_str().unwrap_or_default().to_owned();
+    match (of("Failed"), of("Complete")) {
+        (Some(failed), _) => Health {
+            status: "Degraded",
+            message: said(failed),
+        },
+        (None, Some(_)) => healthy(),
+        (None, None) => progressing(String::new()),
+    }
+}
+
 fn pod(live: &Value) -> Health {
     let statuses = ["initContainerStatuses", "containerStatuses"]
         .into_iter()
@@ -148,7 +168,11 @@ fn pod(live: &Value) -> Health {
         }
     }
     match live.pointer("/status/phase").and_then(Value::as_str) {
-        Some("Running") => healthy(),
+        Some("Running" | "Succeeded") => healthy(),
+        Some("Failed") => Health {
+            status: "Degraded",
+            message: live["status"]["message"].as_str().unwrap_or_default().to_owned(),
+        },
         _ => progressing(String::new()),
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
             }
         }
     }
-    tokio::time::sleep(cluster.delays().start).await;
+    cluster.0.clock.sleep(cluster.delays().start).await;
     let now = cluster.0.clock.now();
     for container in &mut running {
         container.started_at = now;
@@ -166,7 +166,7 @@ async fn pull(cluster: &Cluster, at: &Place<'_>, image: &str) -> Pulled {
             format!("Failed to pull image \"{image}\": {why}"),
         );
         at.wait(cluster, "ErrImagePull", &why);
-        tokio::time::sleep(back_off / 2).await;
+        cluster.0.clock.sleep(back_off / 2).await;
         let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {why}");
         cluster.record(
             at.key,
@@ -175,7 +175,7 @@ async fn pull(cluster: &Cluster, at: &Place<'_>, image: &str) -> Pulled {
             format!("Back-off pulling image \"{image}\""),
         );
         at.wait(cluster, "ImagePullBackOff", &message);
-        tokio::time::sleep(back_off / 2).await;
+        cluster.0.clock.sleep(back_off / 2).await;
         back_off = (back_off * 2).min(cluster.delays().back_off_cap);
     }
 }

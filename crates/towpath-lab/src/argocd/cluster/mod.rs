@@ -5,6 +5,7 @@
 
 mod credentials;
 mod health;
+mod job;
 mod kubelet;
 mod object;
 mod pull;
@@ -15,6 +16,7 @@ pub(super) use health::worst;
 pub(super) use object::{Key, Object, merge};
 
 use super::clock::Clock;
+use super::knobs::Knobs;
 use super::tasks::Tasks;
 use jiff::Timestamp;
 use pull::Puller;
@@ -38,6 +40,8 @@ pub struct ClusterDelays {
     pub back_off: Duration,
     /// The longest wait before a failed pull is tried again.
     pub back_off_cap: Duration,
+    /// How long a Job's container works.
+    pub job: Duration,
     /// How long a rollout may make no progress before it counts as failed, where the Deployment's
     /// `progressDeadlineSeconds` does not say.
     pub progress_deadline: Duration,
@@ -49,6 +53,7 @@ impl Default for ClusterDelays {
             start: Duration::from_millis(20),
             back_off: Duration::from_millis(200),
             back_off_cap: Duration::from_secs(5),
+            job: Duration::from_millis(20),
             progress_deadline: Duration::from_secs(2),
         }
     }
@@ -85,6 +90,7 @@ pub struct Cluster(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
+    knobs: Knobs,
     tasks: Tasks,
     puller: Puller,
     state: Mutex<State>,
@@ -118,13 +124,15 @@ impl Cluster {
         access: Vec<RegistryAccess>,
         delays: ClusterDelays,
         clock: Clock,
+        knobs: Knobs,
         tasks: Tasks,
     ) -> (Self, mpsc::UnboundedReceiver<String>) {
         let (changed_apps, receiver) = mpsc::unbounded_channel();
         let cluster = Self(Arc::new(Inner {
+            puller: Puller::new(access, clock.clone()),
             clock,
+            knobs,
             tasks,
-            puller: Puller::new(access, clock),
             state: Mutex::new(State {
                 objects: BTreeMap::new(),
                 delays,
@@ -259,6 +267,11 @@ impl Cluster {
         self.lock().objects.get(key).map(Object::seen)
     }
 
+    /// Told of every change.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.version.subscribe()
+    }
+
     /// The events of an application's objects, oldest first.
     pub(super) fn events(&self, app: &str) -> Vec<Event> {
         let state = self.lock();
@@ -326,13 +339,17 @@ impl Cluster {
         self.changed(key);
     }
 
-    /// Starts what makes an object of this kind come true: the rollout of a Deployment, a node for a bare Pod.
+    /// Starts what makes an object of this kind come true: the rollout of a Deployment, the Pod of a Job, a node for a bare
+    /// Pod.
     fn control(&self, key: &Key) {
         let work = match (key.group.as_str(), key.kind.as_str()) {
             ("apps", "Deployment") => self
                 .0
                 .tasks
                 .spawn_guarded(rollout::run(self.clone(), key.clone())),
+            ("batch", "Job") if self.get(key).is_some_and(|job| job.live.get("status").is_none()) => {
+                self.0.tasks.spawn_guarded(job::run(self.clone(), key.clone()))
+            }
             ("", "Pod") if self.get(key).is_some_and(|pod| pod.running.is_empty()) => self
                 .0
                 .tasks

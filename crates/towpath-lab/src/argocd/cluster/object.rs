@@ -195,6 +195,7 @@ impl Object {
 pub(super) fn validate(manifest: &Value, key: &Key) -> Result<(), String> {
     let (spec, selector) = match key.kind.as_str() {
         "Deployment" if key.group == "apps" => ("/spec/template/spec", true),
+        "Job" if key.group == "batch" => ("/spec/template/spec", false),
         "Pod" if key.group.is_empty() => ("/spec", false),
         _ => return Ok(()),
     };

@@ -6,13 +6,13 @@
 use super::{Cluster, Key, Object, kubelet};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::Instant;
 use towpath_core::Digest;
 
 /// Keeps a Deployment as it is specified, until the Deployment goes or is changed.
 pub(super) async fn run(cluster: Cluster, key: Key) {
     let mut version = cluster.0.version.subscribe();
-    let mut progress = Instant::now();
+    let clock = &cluster.0.clock;
+    let mut progress = clock.moment();
     let mut best = None;
     loop {
         version.borrow_and_update();
@@ -24,11 +24,11 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
         };
         if best != Some(rollout.progress()) {
             best = Some(rollout.progress());
-            progress = Instant::now();
+            progress = clock.moment();
         }
         let deadline = progress + rollout.deadline;
-        let late = !rollout.complete() && Instant::now() >= deadline;
-        let status = rollout.status(&deployment, late, cluster.0.clock.now());
+        let late = !rollout.complete() && clock.moment() >= deadline;
+        let status = rollout.status(&deployment, late, clock.now());
         cluster.update(&key, |live| live["status"] = status);
         let changed = version.changed();
         if rollout.complete() || late {
@@ -38,7 +38,7 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
         } else {
             tokio::select! {
                 changed = changed => if changed.is_err() { return },
-                () = tokio::time::sleep_until(deadline) => {}
+                () = clock.sleep_until(deadline) => {}
             }
         }
     }
@@ -250,7 +250,7 @@ fn template_hash(template: &Value) -> String {
 }
 
 /// Five characters of the alphabet that Kubernetes draws names from.
-fn suffix() -> String {
+pub(super) fn suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     (0..5)
         .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
