@@ -1,4 +1,5 @@
-//! The program's own path against the lab: a deployment that comes, and an image that never does.
+//! The program's own path against the lab: a deployment that comes, an image that it never asked for, and a commit that
+//! nobody has pushed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::json;
@@ -30,7 +31,12 @@ async fn the_exit_code_says_whether_it_is_live() {
     assert_eq!(exit_code(&result), 0, "{result:?}");
 
     let other = image.at(Digest::sha256_of("another image"));
-    let mut expected = arguments(line(&other).split(' ').map(str::to_owned)).unwrap();
+    let expected = arguments(line(&other).split(' ').map(str::to_owned)).unwrap();
+    let result = argo.wait(expected, &Cancellation::new()).await;
+    assert_eq!(exit_code(&result), 1, "{result:?}");
+
+    let unseen = line(&image).replace(&commit, &"f".repeat(40));
+    let mut expected = arguments(unseen.split(' ').map(str::to_owned)).unwrap();
     expected.within = Duration::from_millis(300);
     let result = argo.wait(expected, &Cancellation::new()).await;
     assert_eq!(exit_code(&result), 4, "{result:?}");
