@@ -2,12 +2,12 @@
 
 use crate::RevisionOracle;
 use crate::config::{ArgoCdBuilder, Login, WaitPolicy};
-use crate::error;
-use crate::wire::{Project, Settings, UserInfo, Version};
+use crate::wire::{Settings, UserInfo, Version};
+use crate::{Capabilities, error};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use towpath_elements::Result;
 use towpath_http::{Call, Transport};
 
@@ -33,6 +33,7 @@ struct Inner {
     wait: WaitPolicy,
     oracle: Option<Arc<dyn RevisionOracle>>,
     refreshes: Semaphore,
+    capabilities: OnceCell<Capabilities>,
 }
 
 /// How many refreshes go on at a time: each costs the server a look at the repository, past its caches.
@@ -51,7 +52,8 @@ impl ArgoCd {
         ArgoCdBuilder::new(server, login)
     }
 
-    /// Sets up a client from `ARGOCD_SERVER` and `ARGOCD_AUTH_TOKEN`.
+    /// Sets up a client from `ARGOCD_SERVER` and `ARGOCD_AUTH_TOKEN`, as the `argocd` program takes them. What that takes
+    /// as options, such as `--insecure`, `--server-crt`, `--client-crt` and `--header`, the builder has methods for.
     pub fn from_env() -> Result<ArgoCdBuilder> {
         ArgoCdBuilder::from_env(|name| std::env::var(name).ok())
     }
@@ -67,6 +69,7 @@ impl ArgoCd {
             wait,
             oracle,
             refreshes,
+            capabilities: OnceCell::new(),
         }))
     }
 
@@ -80,6 +83,10 @@ impl ArgoCd {
 
     pub(crate) fn oracle(&self) -> Option<&Arc<dyn RevisionOracle>> {
         self.0.oracle.as_ref()
+    }
+
+    pub(crate) fn capabilities_cell(&self) -> &OnceCell<Capabilities> {
+        &self.0.capabilities
     }
 
     /// A turn to refresh; given back when it is dropped. `None` never happens: nobody closes the semaphore.
@@ -124,16 +131,6 @@ impl ArgoCd {
         Ok(self.read::<May>(call).await?.value == "yes")
     }
 
-    /// A project.
-    pub async fn project(&self, name: &str) -> Result<Project> {
-        self.read(
-            Call::get("api/v1/projects")
-                .segment(name)
-                .attempting("read the project", name),
-        )
-        .await
-    }
-
     /// Sends a call that is not about one application, and reads its JSON.
     pub(crate) async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         error::accept(self.transport().send(call).await?, false)?.json()
@@ -143,4 +140,19 @@ impl ArgoCd {
     pub(crate) async fn read_of<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         error::accept(self.transport().send(call).await?, true)?.json()
     }
+
+    /// Sends a call that takes something of an application away, whose answer says nothing.
+    pub(crate) async fn drop_of(&self, call: Call) -> Result<()> {
+        let answer = self.transport().send(call.body(JSON, "")).await?;
+        error::accept(answer, true).map(|_| ())
+    }
+
+    /// The same for what is not about one application.
+    pub(crate) async fn drop(&self, call: Call) -> Result<()> {
+        let answer = self.transport().send(call.body(JSON, "")).await?;
+        error::accept(answer, false).map(|_| ())
+    }
 }
+
+/// The type of every body, which the server wants even where there is none, and compares for equality: no parameters.
+const JSON: &str = "application/json";

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use towpath_argocd::{
     Application, ArgoCd, Cancellation, Deletion, Delivery, DeliveryOutcome, Expected, ListFilter, Login,
-    RetryPolicy, Secret, SyncRequest,
+    ManifestsRequest, RetryPolicy, Secret, SyncRequest,
 };
 use towpath_elements::ErrorKind;
 
@@ -81,6 +81,53 @@ async fn every_write_has_the_one_content_type_and_says_where_the_application_is(
         assert_eq!(headers["content-type"], "application/json", "{line}");
         assert_eq!(headers["authorization"], "Bearer can.ary.canary", "{line}");
     }
+}
+
+#[tokio::test]
+async fn several_sources_are_named_by_their_positions() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = seen.clone();
+    let record = move |request: Request| {
+        let log = log.clone();
+        async move {
+            let line = format!("{} {}", request.method(), request.uri());
+            let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            log.lock().unwrap().push(format!("{line} {body}"));
+            axum::Json(json!({"Version": "v2.11.0"}))
+        }
+    };
+    let client = client(&serve(Router::new().fallback(any(record))).await);
+    let request = SyncRequest {
+        revisions: vec!["a".into(), "b".into()],
+        source_positions: vec![2, 1],
+        ..SyncRequest::default()
+    };
+    client.sync_application(&app(), &request).await.unwrap();
+    let manifests = ManifestsRequest {
+        revisions: request.revisions,
+        source_positions: request.source_positions,
+        no_cache: true,
+    };
+    client.manifests_of(&app(), &manifests).await.unwrap();
+    client.revision_metadata_of_source(&app(), "a", 1).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 4, "the version is asked for once: {seen:?}");
+    assert_eq!(seen[0], "GET /api/version ");
+    assert!(
+        seen[1].contains("\"revisions\":[\"a\",\"b\"],\"sourcePositions\":[2,1]"),
+        "{seen:?}"
+    );
+    assert!(
+        seen[2].contains(
+            "?revisions=a&sourcePositions=2&revisions=b&sourcePositions=1&noCache=true&project=shop"
+        ),
+        "{seen:?}"
+    );
+    assert!(
+        seen[3].contains("/revisions/a/metadata?sourceIndex=1&"),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]

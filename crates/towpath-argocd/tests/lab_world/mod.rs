@@ -42,6 +42,10 @@ async fn pull(
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ArgoCdConfig)) -> Self {
         let content = Content::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = listener.local_addr().unwrap().to_string();
@@ -56,6 +60,7 @@ impl World {
         // A good rollout is never too slow, however busy the machine is.
         config.cluster.progress_deadline = Duration::from_secs(600);
         config.cluster.back_off = Duration::from_millis(40);
+        change(&mut config);
         let lab = towpath_lab::argocd::ArgoCd::start(config).await.unwrap();
         let world = Self {
             lab,
@@ -127,6 +132,17 @@ impl World {
         self.client_with(|_| {})
     }
 
+    /// A client with another login, and nothing else of its own.
+    #[allow(dead_code, reason = "not every test has another login")]
+    pub(crate) fn with(&self, login: Login) -> ArgoCd {
+        let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(10));
+        ArgoCd::builder(self.lab.url(), login)
+            .unwrap()
+            .retry(quick)
+            .build()
+            .unwrap()
+    }
+
     pub(crate) fn client_with(&self, change: impl FnOnce(&mut WaitPolicy)) -> ArgoCd {
         let mut policy = WaitPolicy::default();
         policy.poll = Duration::from_millis(100);
@@ -149,7 +165,11 @@ impl World {
 
     /// An application that is live at a first image and commit.
     pub(crate) async fn deployed(automated: bool) -> (Self, ImageRef, CommitSha) {
-        let world = Self::start().await;
+        Self::start().await.deploy(automated).await
+    }
+
+    pub(crate) async fn deploy(self, automated: bool) -> (Self, ImageRef, CommitSha) {
+        let world = self;
         let image = world.image("one");
         let commit = world.commit(&image);
         world.client().create(&world.spec(automated)).await.unwrap();
