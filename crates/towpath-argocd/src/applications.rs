@@ -179,9 +179,13 @@ impl ArgoCd {
         self.check_switch(&app.spec, "replace", at).await?;
         let call = Call::put(PATH)
             .attempting("replace", at)
-            .query("validate", validate.to_string())
-            .json(&what_shall_be(app))?;
-        self.read_of(addressed(call, at, "")).await
+            .query("validate", validate.to_string());
+        let mut body = what_shall_be(app);
+        if let Some(namespace) = at.namespace() {
+            // This call alone takes the namespace from the body.
+            body["metadata"]["namespace"] = namespace.into();
+        }
+        self.read_of(addressed(call.json(&body)?, at, "")).await
     }
 
     /// Replaces the spec of an application, and gives the new one. `validate` has the server check it.

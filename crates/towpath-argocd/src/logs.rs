@@ -25,7 +25,7 @@ pub struct LogRequest {
     pub follow: bool,
     /// Only so many of each pod's last lines.
     pub tail_lines: Option<u64>,
-    /// Only lines of this time before now, in whole seconds.
+    /// Only lines of this time before now, in whole seconds and at least one.
     pub since: Option<Duration>,
     /// Only lines up to this time.
     pub until: Option<Timestamp>,
@@ -93,7 +93,8 @@ impl ArgoCd {
             .query_opt("tailLines", request.tail_lines.map(|lines| lines.to_string()))
             .query_opt(
                 "sinceSeconds",
-                request.since.map(|since| since.as_secs().to_string()),
+                // The server takes 0 for no limit.
+                request.since.map(|since| since.as_secs().max(1).to_string()),
             )
             .query_opt("untilTime", request.until.map(|until| until.to_string()))
             .query_opt(

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use towpath_argocd::{
     Application, ArgoCd, Cancellation, Deletion, Delivery, DeliveryOutcome, Expected, ListFilter, Login,
-    ManifestsRequest, RetryPolicy, Secret, SyncRequest,
+    ManifestsRequest, RetryPolicy, Secret, SyncRequest, wire,
 };
 use towpath_elements::ErrorKind;
 
@@ -127,6 +127,61 @@ async fn several_sources_are_named_by_their_positions() {
     assert!(
         seen[3].contains("/revisions/a/metadata?sourceIndex=1&"),
         "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_replacement_says_in_its_body_where_the_application_is() {
+    let echo = |body: String| async { ([("content-type", "application/json")], body) };
+    let client = client(&serve(Router::new().fallback(any(echo))).await);
+    let mut replacement = wire::App::default();
+    replacement.metadata.name = "web".into();
+    let sent = client.replace(&app(), &replacement, false).await.unwrap();
+    assert_eq!(sent.metadata.namespace.as_deref(), app().namespace());
+}
+
+#[tokio::test]
+async fn applications_of_a_set_without_a_status_are_known_by_their_owner() {
+    let owned_by = |name: &str, uid: &str| {
+        json!({"metadata": {"name": name, "namespace": "argocd", "ownerReferences": [
+            {"apiVersion": "argoproj.io/v1alpha1", "kind": "ApplicationSet", "name": "shop", "uid": uid}]},
+            "spec": {"project": "shop", "destination": {}}})
+    };
+    let items =
+        json!({"items": [owned_by("one", "1"), owned_by("two", "2"), {"metadata": {"name": "three"}}]});
+    let set = json!({"metadata": {"name": "shop", "namespace": "argocd", "uid": "2"},
+        "spec": {"template": {"spec": {"project": "shop"}}}});
+    let asked: Arc<Mutex<String>> = Arc::default();
+    let log = asked.clone();
+    let list = move |request: Request| {
+        *log.lock().unwrap() = request.uri().to_string();
+        async { axum::Json(items) }
+    };
+    let router = Router::new()
+        .route("/api/v1/applicationsets/shop", get(|| async { axum::Json(set) }))
+        .route("/api/v1/applications", get(list));
+    let client = client(&serve(router).await);
+    let children = client.application_set_children("shop", None).await.unwrap();
+    let children: Vec<_> = children.iter().map(ToString::to_string).collect();
+    assert_eq!(children, ["shop/two"]);
+    assert_eq!(*asked.lock().unwrap(), "/api/v1/applications?projects=shop");
+}
+
+#[tokio::test]
+async fn too_many_children_are_refused_before_they_are_looked_up() {
+    let child =
+        |at: usize| json!({"group": "argoproj.io", "kind": "Application", "name": format!("web-{at}")});
+    let resources: Vec<_> = (0..1001).map(child).collect();
+    let app_of_apps = json!({"metadata": {"name": "web"}, "status": {"resources": resources}});
+    let router = Router::new().route(
+        "/api/v1/applications/web",
+        get(|| async { axum::Json(app_of_apps) }),
+    );
+    let client = client(&serve(router).await);
+    let error = client.children(&app()).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Invalid && error.detail().contains("more than 1000"),
+        "{error}"
     );
 }
 

@@ -364,3 +364,35 @@ pub struct UserInfo {
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_when_they_are_asked_for_and_never_shown() {
+        let resource: ManagedResource = serde_json::from_value(serde_json::json!({
+            "kind": "Secret", "namespace": "shop", "name": "web", "targetState": "null", "liveState": "{\"a\":1}",
+            "normalizedLiveState": "{\"data\":\"canary", "predictedLiveState": null,
+        }))
+        .unwrap();
+        assert_eq!(resource.target().unwrap(), None);
+        assert_eq!(resource.live().unwrap().unwrap()["a"], 1);
+        assert_eq!(resource.predicted_live().unwrap(), None);
+        let error = resource.normalized_live().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(error.to_string().contains("Secret shop/web"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_manifest_that_is_none_is_named_by_its_place() {
+        let manifests = Manifests {
+            manifests: vec!["{}".into(), "canary".into()],
+            ..Manifests::default()
+        };
+        let error = manifests.objects().unwrap_err();
+        assert!(error.to_string().contains("manifest 2 of 2"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+}

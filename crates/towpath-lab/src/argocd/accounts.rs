@@ -78,9 +78,19 @@ pub(super) fn issue(
     lifetime: Option<Duration>,
     id: Option<String>,
 ) -> Secret {
+    issue_among(&mut shared.accounts.lock(), shared, account, lifetime, id)
+}
+
+fn issue_among(
+    accounts: &mut BTreeMap<String, Account>,
+    shared: &Shared,
+    account: &str,
+    lifetime: Option<Duration>,
+    id: Option<String>,
+) -> Secret {
     let subject = format!("{account}:apiKey");
     let (token, claims) = shared.tokens.mint(&subject, lifetime, shared.clock.now(), id);
-    if let Some(known) = shared.accounts.lock().get_mut(account) {
+    if let Some(known) = accounts.get_mut(account) {
         known.tokens.push(Issued {
             id: claims.jti,
             at: claims.iat,
@@ -158,21 +168,20 @@ pub(super) async fn create_token(
     allow(&caller, "update", &name)
         .map_err(|denied| denied.wrapped(format!("permission denied to create token for account {name}")))?;
     let refused = |status: Status| status.wrapped("failed to update account with new token".into());
+    let mut accounts = shared.accounts.lock();
+    let account = accounts.get(&name).ok_or_else(|| refused(missing(&name)))?;
+    if let Some(id) = wanted.id()
+        && account.tokens.iter().any(|token| token.id == id)
     {
-        let accounts = shared.accounts.lock();
-        let account = accounts.get(&name).ok_or_else(|| refused(missing(&name)))?;
-        if let Some(id) = wanted.id()
-            && account.tokens.iter().any(|token| token.id == id)
-        {
-            let why = format!("account already has token with id '{id}'");
-            return Err(refused(Status::unknown(why)));
-        }
-        if !account.capabilities.contains(&"apiKey") {
-            let why = format!("account '{name}' does not have apiKey capability");
-            return Err(refused(Status::unknown(why)));
-        }
+        let why = format!("account already has token with id '{id}'");
+        return Err(refused(Status::unknown(why)));
     }
-    let token = issue(&shared, &name, wanted.lifetime(), wanted.id().map(str::to_owned));
+    if !account.capabilities.contains(&"apiKey") {
+        let why = format!("account '{name}' does not have apiKey capability");
+        return Err(refused(Status::unknown(why)));
+    }
+    let id = wanted.id().map(str::to_owned);
+    let token = issue_among(&mut accounts, &shared, &name, wanted.lifetime(), id);
     Ok(Json(json!({"token": token.expose()})))
 }
 

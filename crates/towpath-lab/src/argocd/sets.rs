@@ -369,7 +369,7 @@ pub(super) async fn create(
     bytes: Bytes,
 ) -> Answer {
     let wanted: Value = body(&bytes)?;
-    let mut set = validate(&shared, &wanted)?;
+    let set = validate(&shared, &wanted)?;
     let refused = |why: String| {
         let name = set.name();
         Status::unknown(format!(
@@ -390,47 +390,44 @@ pub(super) async fn create(
         answer["status"]["resources"] = generated.iter().map(resource).collect();
         return Ok(Json(answer));
     }
-    let name = set.name().to_owned();
-    let Some(mut existing) = shared.sets.get(&name) else {
+    let (set, changed) = put(&shared, &caller, set, params.is_true("upsert"))?;
+    if changed {
+        apply(&shared, &set, generated);
+    }
+    Ok(Json(set.json(&shared)))
+}
+
+/// Keeps a set, new or in place of what there is of its name; says whether that changed anything.
+fn put(shared: &Shared, caller: &Caller, mut set: Set, upsert: bool) -> Result<(Set, bool), Status> {
+    let mut sets = shared.sets.lock();
+    let Some(existing) = sets.get_mut(set.name()) else {
         set.metadata["namespace"] = json!(shared.config.namespace);
         set.metadata["uid"] = json!(uuid::Uuid::new_v4().to_string());
         set.metadata["resourceVersion"] = json!(shared.store.version().to_string());
         set.metadata["creationTimestamp"] = json!(shared.clock.now().to_string());
-        set.happened(&shared, &caller, "ResourceCreated", "created ApplicationSet");
-        shared.sets.lock().insert(name, set.clone());
-        apply(&shared, &set, generated);
-        return Ok(Json(set.json(&shared)));
+        set.happened(shared, caller, "ResourceCreated", "created ApplicationSet");
+        sets.insert(set.name().to_owned(), set.clone());
+        return Ok((set, true));
     };
     let same = |field: &str| existing.metadata[field] == set.metadata[field];
     if existing.spec == set.spec && same("labels") && same("annotations") && same("finalizers") {
-        return Ok(Json(existing.json(&shared)));
+        return Ok((existing.clone(), false));
     }
-    if !params.is_true("upsert") {
+    if !upsert {
         return Err(Status::invalid(
             "existing ApplicationSet spec is different, use upsert flag to force update",
         ));
     }
-    require(&caller, "update", &existing)?;
+    require(caller, "update", existing)?;
     for field in ["labels", "annotations"] {
-        super::cluster::merge(
-            &mut existing.metadata,
-            &json!({field: or_empty(&set.metadata[field])}),
-        );
+        if !set.metadata[field].is_null() {
+            let more = json!({field: set.metadata[field]});
+            super::cluster::merge(&mut existing.metadata, &more);
+        }
     }
     existing.spec = set.spec;
-    existing.happened(
-        &shared,
-        &caller,
-        "ResourceUpdated",
-        "updated ApplicationSets spec",
-    );
-    shared.sets.lock().insert(name, existing.clone());
-    apply(&shared, &existing, generated);
-    Ok(Json(existing.json(&shared)))
-}
-
-fn or_empty(value: &Value) -> Value {
-    if value.is_null() { json!({}) } else { value.clone() }
+    existing.happened(shared, caller, "ResourceUpdated", "updated ApplicationSets spec");
+    Ok((existing.clone(), true))
 }
 
 pub(super) async fn delete(
