@@ -2,14 +2,14 @@
 
 use crate::RevisionOracle;
 use crate::config::{ArgoCdBuilder, Login, WaitPolicy};
-use crate::error;
 use crate::hub::Hub;
 use crate::wait::Waiter;
-use crate::wire::{Project, Settings, UserInfo, Version};
+use crate::wire::{Settings, UserInfo, Version};
+use crate::{Capabilities, error};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use towpath_elements::Result;
 use towpath_http::{Call, Transport};
 
@@ -37,6 +37,7 @@ struct Inner {
     refreshes: Semaphore,
     looks: Semaphore,
     hub: Hub,
+    capabilities: OnceCell<Capabilities>,
 }
 
 /// How many refreshes go on at a time: each costs the server a look at the repository, past its caches.
@@ -57,7 +58,8 @@ impl ArgoCd {
         ArgoCdBuilder::new(server, login)
     }
 
-    /// Sets up a client from `ARGOCD_SERVER` and `ARGOCD_AUTH_TOKEN`.
+    /// Sets up a client from `ARGOCD_SERVER` and `ARGOCD_AUTH_TOKEN`, as the `argocd` program takes them. What that takes
+    /// as options, such as `--insecure`, `--server-crt`, `--client-crt` and `--header`, the builder has methods for.
     pub fn from_env() -> Result<ArgoCdBuilder> {
         ArgoCdBuilder::from_env(|name| std::env::var(name).ok())
     }
@@ -74,6 +76,7 @@ impl ArgoCd {
             refreshes: Semaphore::new(MOST_REFRESHES),
             looks: Semaphore::new(MOST_LOOKS),
             hub: Hub::default(),
+            capabilities: OnceCell::new(),
         }))
     }
 
@@ -97,6 +100,10 @@ impl ArgoCd {
             Some(oracle) => waiter.revision_oracle(oracle.clone()),
             None => waiter,
         }
+    }
+
+    pub(crate) fn capabilities_cell(&self) -> &OnceCell<Capabilities> {
+        &self.0.capabilities
     }
 
     /// A turn to refresh; given back when it is dropped. `None` never happens: nobody closes the semaphore.
@@ -145,16 +152,6 @@ impl ArgoCd {
         Ok(self.read::<May>(call).await?.value == "yes")
     }
 
-    /// A project.
-    pub async fn project(&self, name: &str) -> Result<Project> {
-        self.read(
-            Call::get("api/v1/projects")
-                .segment(name)
-                .attempting("read the project", name),
-        )
-        .await
-    }
-
     /// Sends a call that is not about one application, and reads its JSON.
     pub(crate) async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         error::accept(self.transport().send(call).await?, false)?.json()
@@ -164,4 +161,19 @@ impl ArgoCd {
     pub(crate) async fn read_of<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         error::accept(self.transport().send(call).await?, true)?.json()
     }
+
+    /// Sends a call that takes something of an application away, whose answer says nothing.
+    pub(crate) async fn drop_of(&self, call: Call) -> Result<()> {
+        let answer = self.transport().send(call.body(JSON, "")).await?;
+        error::accept(answer, true).map(|_| ())
+    }
+
+    /// The same for what is not about one application.
+    pub(crate) async fn drop(&self, call: Call) -> Result<()> {
+        let answer = self.transport().send(call.body(JSON, "")).await?;
+        error::accept(answer, false).map(|_| ())
+    }
 }
+
+/// The type of every body, which the server wants even where there is none, and compares for equality: no parameters.
+const JSON: &str = "application/json";

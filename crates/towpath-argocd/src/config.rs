@@ -1,7 +1,7 @@
 //! What the user gives.
 
-use crate::session::Session;
-use crate::{ArgoCd, RevisionOracle};
+use crate::session::{Opener, Session};
+use crate::{ArgoCd, RevisionOracle, TokenClaims, TokenExchange};
 use std::sync::Arc;
 use std::time::Duration;
 use towpath_core::Secret;
@@ -24,6 +24,9 @@ pub enum Login {
         /// Its password.
         password: Secret,
     },
+    /// With a token of another issuer, such as a CI job's, that is exchanged for one of the server's single sign-on: when
+    /// it is first needed, and again when the server refuses the old one.
+    TokenExchange(TokenExchange),
     /// Not at all: enough for the version, and for servers that let anonymous users read.
     Anonymous,
 }
@@ -210,19 +213,32 @@ impl ArgoCdBuilder {
                         .because("it does not have three parts with dots in between")
                         .advise("give the token itself, not its id, a password or a file's name"));
                 }
+                let claims = TokenClaims::of(&token).unwrap_or_default();
+                if claims
+                    .remaining(jiff::Timestamp::now())
+                    .is_some_and(|left| left.is_zero())
+                {
+                    tracing::warn!(
+                        subject = claims.subject,
+                        "the access token has expired, by this machine's clock"
+                    );
+                }
                 transport.authorization(Bearer::new(token)?).build()?
             }
             Login::Password { username, password } => {
-                // The session is made over the same settings, without credentials of its own.
-                let (plain, transport) = transport.twins()?;
-                transport
-                    .authorization(Session::new(plain, username, password))
-                    .build()?
+                with_session(transport, Opener::Password { username, password })?
             }
+            Login::TokenExchange(exchange) => with_session(transport, Opener::Exchange(exchange))?,
         };
         tracing::debug!(server = self.base.as_str(), "Argo CD client");
         Ok(ArgoCd::new(transport, self.wait, self.oracle))
     }
+}
+
+/// The session is made over the same settings, without credentials of its own.
+fn with_session(transport: TransportBuilder, opener: Opener) -> Result<Transport> {
+    let (plain, transport) = transport.twins()?;
+    transport.authorization(Session::new(plain, opener)).build()
 }
 
 /// The address of a server as people write it: `ARGOCD_SERVER` is a host and a port, with or without a scheme, and a

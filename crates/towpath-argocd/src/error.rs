@@ -54,6 +54,36 @@ impl ApiError {
         self.message.contains("No operation is in progress")
     }
 
+    /// Whether the API says that the thing does not exist. For an application it says so only where its project was given.
+    pub fn is_not_found(&self) -> bool {
+        self.code == Some(5)
+    }
+
+    /// Whether the application is being deleted, so that no operation can begin.
+    pub fn is_deleting(&self) -> bool {
+        self.code == Some(9) && self.message.contains("application is deleting")
+    }
+
+    /// Whether the history has no entry of that number.
+    pub fn is_unknown_deployment(&self) -> bool {
+        self.code == Some(3) && self.message.contains("does not have deployment with id")
+    }
+
+    /// Whether the resource does not belong to the application.
+    pub fn is_no_part_of_application(&self) -> bool {
+        self.code == Some(3) && self.message.contains("not found as part of application")
+    }
+
+    /// Whether the thing was changed since it was read.
+    pub fn is_stale(&self) -> bool {
+        self.message.contains("the object has been modified")
+    }
+
+    /// A fault of the server's own, which it tells as an internal error.
+    pub(crate) fn is_index_out_of_range(&self) -> bool {
+        self.code == Some(13) && self.message.contains("index out of range")
+    }
+
     /// Whether the denial says no more than that: the thing is missing, or not visible. A denial with details proves
     /// that the thing exists.
     pub fn is_bare_denial(&self) -> bool {
@@ -73,13 +103,45 @@ impl fmt::Display for ApiError {
 impl std::error::Error for ApiError {}
 
 #[derive(serde::Deserialize)]
-struct Body {
+#[serde(untagged)]
+enum Body {
+    /// Of a single call.
+    Unary {
+        #[serde(default)]
+        code: Option<i64>,
+        #[serde(default)]
+        message: Option<String>,
+        #[serde(default)]
+        error: Option<String>,
+    },
+    /// Of a stream that failed before it began.
+    Stream { error: StreamFailure },
+}
+
+/// The error in a stream.
+#[derive(serde::Deserialize)]
+pub(crate) struct StreamFailure {
     #[serde(default)]
-    code: Option<i64>,
+    grpc_code: Option<i64>,
+    #[serde(default)]
+    http_code: Option<u16>,
     #[serde(default)]
     message: Option<String>,
-    #[serde(default)]
-    error: Option<String>,
+}
+
+impl StreamFailure {
+    fn refusal(self, http: u16) -> ApiError {
+        ApiError {
+            http: self.http_code.unwrap_or(http),
+            code: self.grpc_code,
+            message: shortened(&self.message.unwrap_or_default()),
+        }
+    }
+
+    /// The error that it means, in the midst of a stream.
+    pub(crate) fn meaning(self, about_application: bool, error: impl Fn(ErrorKind) -> Error) -> Error {
+        meaning(self.refusal(500), about_application, error)
+    }
 }
 
 /// The answer where it is one of the API's, else the error it means. `about_application` says that a bare denial hides
@@ -100,11 +162,12 @@ pub(crate) fn accept(answer: Answer, about_application: bool) -> Result<Answer> 
     let http = answer.status().as_u16();
     let text = shortened(&String::from_utf8_lossy(answer.body()));
     let refusal = match serde_json::from_slice::<Body>(answer.body()) {
-        Ok(Body { code, message, error }) if message.is_some() || error.is_some() => ApiError {
+        Ok(Body::Unary { code, message, error }) if message.is_some() || error.is_some() => ApiError {
             http,
             code,
             message: shortened(&message.or(error).unwrap_or_default()),
         },
+        Ok(Body::Stream { error }) => error.refusal(http),
         _ => ApiError {
             http,
             code: None,
@@ -136,10 +199,17 @@ pub(crate) fn meaning(
             plain(ErrorKind::Conflict).advise("refresh instead: the application syncs on its own")
         }
         Some(9) => plain(ErrorKind::Conflict),
-        Some(3) if said.contains("existing application spec is different") => {
+        // An application's, a project's or an ApplicationSet's.
+        Some(3) if said.contains("existing") && said.contains("spec is different") => {
             plain(ErrorKind::Conflict).advise("upsert it to replace what is there")
         }
+        Some(3) if refusal.is_unknown_deployment() => plain(ErrorKind::NotFound)
+            .advise("the history keeps ten entries unless the application says otherwise"),
+        Some(3) if refusal.is_no_part_of_application() => plain(ErrorKind::NotFound),
         Some(3 | 11) => plain(ErrorKind::Invalid),
+        Some(_) if refusal.is_stale() => {
+            plain(ErrorKind::Conflict).advise("read it again and decide anew: it was changed meanwhile")
+        }
         Some(6 | 10) => plain(ErrorKind::Conflict),
         Some(1 | 4) => plain(ErrorKind::TimedOut),
         Some(8) => plain(ErrorKind::RateLimited),
@@ -232,6 +302,25 @@ mod tests {
             (404, None, "Not Found", Unsupported),
             (415, None, "Invalid content type", Invalid),
             (401, Some(16), "invalid session: expired", Unauthenticated),
+            (
+                400,
+                Some(3),
+                "application web does not have deployment with id 7",
+                NotFound,
+            ),
+            (
+                400,
+                Some(3),
+                "Pod  web not found as part of application web",
+                NotFound,
+            ),
+            (
+                500,
+                Some(2),
+                "Operation cannot be fulfilled on appprojects.argoproj.io \"x\": the object has been modified; please \
+                 apply your changes to the latest version and try again",
+                Conflict,
+            ),
             (500, Some(2), "application refresh deadline exceeded", Unavailable),
             (503, Some(14), "unavailable", Unavailable),
             (504, Some(4), "deadline", TimedOut),

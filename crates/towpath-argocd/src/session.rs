@@ -1,28 +1,37 @@
-//! A session of a local account (§ `POST /api/v1/session`), made when it is first needed and again when it is refused.
+//! A session, made when it is first needed and again when it is refused: of a local account (`POST /api/v1/session`), or
+//! of the single sign-on by a token exchange.
 
-use crate::config::SERVICE;
+use crate::TokenExchange;
 use crate::error;
+use crate::exchange::bearer;
 use async_trait::async_trait;
 use serde::Deserialize;
 use std::fmt;
 use tokio::sync::Mutex;
 use towpath_core::Secret;
-use towpath_elements::{Error, ErrorKind, Result};
+use towpath_elements::Result;
 use towpath_http::{Authorization, Call, HeaderValue, Transport};
 
 pub(crate) struct Session {
     transport: Transport,
-    username: String,
-    password: Secret,
+    opener: Opener,
     /// Held while logging in: the server counts failed logins, so that many at once must be one.
     current: Mutex<Option<HeaderValue>>,
 }
 
+/// How a session is made.
+pub(crate) enum Opener {
+    Password { username: String, password: Secret },
+    Exchange(TokenExchange),
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
+        let of = match &self.opener {
+            Opener::Password { username, .. } => username,
+            Opener::Exchange(exchange) => exchange.connector(),
+        };
+        f.debug_struct("Session").field("of", &of).finish_non_exhaustive()
     }
 }
 
@@ -32,27 +41,29 @@ struct Opened {
 }
 
 impl Session {
-    pub(crate) fn new(transport: Transport, username: String, password: Secret) -> Self {
+    pub(crate) fn new(transport: Transport, opener: Opener) -> Self {
         Self {
             transport,
-            username,
-            password,
+            opener,
             current: Mutex::new(None),
         }
     }
 
     async fn open(&self) -> Result<HeaderValue> {
-        let body = serde_json::json!({"username": self.username, "password": self.password.expose()});
-        let call = Call::post("api/v1/session")
-            .attempting("log in as", &self.username)
-            .json(&body)?;
-        let opened: Opened = error::accept(self.transport.send(call).await?, false)?.json()?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", opened.token)).map_err(|_| {
-            Error::new(ErrorKind::Protocol, SERVICE, "log in as", &self.username)
-                .because("the token of the new session is not one")
-        })?;
-        value.set_sensitive(true);
-        Ok(value)
+        match &self.opener {
+            Opener::Password { username, password } => {
+                let body = serde_json::json!({"username": username, "password": password.expose()});
+                let call = Call::post("api/v1/session")
+                    .attempting("log in as", username)
+                    .json(&body)?;
+                let opened: Opened = error::accept(self.transport.send(call).await?, false)?.json()?;
+                bearer(&Secret::new(opened.token), "log in as", username)
+            }
+            Opener::Exchange(exchange) => {
+                let token = exchange.exchange(&self.transport).await?;
+                bearer(&token, "exchange a token at the connector", exchange.connector())
+            }
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! not know are kept, times that cannot be read are treated as absent, and unknown fields are ignored.
 
 mod answers;
+mod control;
 
 pub use answers::*;
+pub use control::*;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -171,6 +173,26 @@ pub struct Metadata {
     /// Finalizers.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub finalizers: Vec<String>,
+    /// What made the resource and takes it along when it goes.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// What made a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// The API group and version.
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The identity.
+    pub uid: String,
+    /// Everything else, kept as it came.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 impl Metadata {

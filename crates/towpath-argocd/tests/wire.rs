@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use towpath_argocd::{
     Application, ArgoCd, Cancellation, Deletion, Delivery, DeliveryOutcome, Expected, ListFilter, Login,
-    RetryPolicy, Secret, SyncRequest,
+    ManifestsRequest, RetryPolicy, Secret, SyncRequest, wire,
 };
 use towpath_elements::ErrorKind;
 
@@ -81,6 +81,108 @@ async fn every_write_has_the_one_content_type_and_says_where_the_application_is(
         assert_eq!(headers["content-type"], "application/json", "{line}");
         assert_eq!(headers["authorization"], "Bearer can.ary.canary", "{line}");
     }
+}
+
+#[tokio::test]
+async fn several_sources_are_named_by_their_positions() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = seen.clone();
+    let record = move |request: Request| {
+        let log = log.clone();
+        async move {
+            let line = format!("{} {}", request.method(), request.uri());
+            let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            log.lock().unwrap().push(format!("{line} {body}"));
+            axum::Json(json!({"Version": "v2.11.0"}))
+        }
+    };
+    let client = client(&serve(Router::new().fallback(any(record))).await);
+    let request = SyncRequest {
+        revisions: vec!["a".into(), "b".into()],
+        source_positions: vec![2, 1],
+        ..SyncRequest::default()
+    };
+    client.sync_application(&app(), &request).await.unwrap();
+    let manifests = ManifestsRequest {
+        revisions: request.revisions,
+        source_positions: request.source_positions,
+        no_cache: true,
+    };
+    client.manifests_of(&app(), &manifests).await.unwrap();
+    client.revision_metadata_of_source(&app(), "a", 1).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 4, "the version is asked for once: {seen:?}");
+    assert_eq!(seen[0], "GET /api/version ");
+    assert!(
+        seen[1].contains("\"revisions\":[\"a\",\"b\"],\"sourcePositions\":[2,1]"),
+        "{seen:?}"
+    );
+    assert!(
+        seen[2].contains(
+            "?revisions=a&sourcePositions=2&revisions=b&sourcePositions=1&noCache=true&project=shop"
+        ),
+        "{seen:?}"
+    );
+    assert!(
+        seen[3].contains("/revisions/a/metadata?sourceIndex=1&"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_replacement_says_in_its_body_where_the_application_is() {
+    let echo = |body: String| async { ([("content-type", "application/json")], body) };
+    let client = client(&serve(Router::new().fallback(any(echo))).await);
+    let mut replacement = wire::App::default();
+    replacement.metadata.name = "web".into();
+    let sent = client.replace(&app(), &replacement, false).await.unwrap();
+    assert_eq!(sent.metadata.namespace.as_deref(), app().namespace());
+}
+
+#[tokio::test]
+async fn applications_of_a_set_without_a_status_are_known_by_their_owner() {
+    let owned_by = |name: &str, uid: &str| {
+        json!({"metadata": {"name": name, "namespace": "argocd", "ownerReferences": [
+            {"apiVersion": "argoproj.io/v1alpha1", "kind": "ApplicationSet", "name": "shop", "uid": uid}]},
+            "spec": {"project": "shop", "destination": {}}})
+    };
+    let items =
+        json!({"items": [owned_by("one", "1"), owned_by("two", "2"), {"metadata": {"name": "three"}}]});
+    let set = json!({"metadata": {"name": "shop", "namespace": "argocd", "uid": "2"},
+        "spec": {"template": {"spec": {"project": "shop"}}}});
+    let asked: Arc<Mutex<String>> = Arc::default();
+    let log = asked.clone();
+    let list = move |request: Request| {
+        *log.lock().unwrap() = request.uri().to_string();
+        async { axum::Json(items) }
+    };
+    let router = Router::new()
+        .route("/api/v1/applicationsets/shop", get(|| async { axum::Json(set) }))
+        .route("/api/v1/applications", get(list));
+    let client = client(&serve(router).await);
+    let children = client.application_set_children("shop", None).await.unwrap();
+    let children: Vec<_> = children.iter().map(ToString::to_string).collect();
+    assert_eq!(children, ["shop/two"]);
+    assert_eq!(*asked.lock().unwrap(), "/api/v1/applications?projects=shop");
+}
+
+#[tokio::test]
+async fn too_many_children_are_refused_before_they_are_looked_up() {
+    let child =
+        |at: usize| json!({"group": "argoproj.io", "kind": "Application", "name": format!("web-{at}")});
+    let resources: Vec<_> = (0..1001).map(child).collect();
+    let app_of_apps = json!({"metadata": {"name": "web"}, "status": {"resources": resources}});
+    let router = Router::new().route(
+        "/api/v1/applications/web",
+        get(|| async { axum::Json(app_of_apps) }),
+    );
+    let client = client(&serve(router).await);
+    let error = client.children(&app()).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Invalid && error.detail().contains("more than 1000"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! What the API answers beside applications: lists, trees, manifests, events, windows, and what the server says of itself.
 
-use super::{App, Health, Metadata, or_default, time};
+use super::{App, Health, or_default, time};
+use crate::config::SERVICE;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use towpath_elements::{Error, ErrorKind, Result};
 
 /// A list of applications.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,7 +80,21 @@ pub struct Manifests {
     pub source_type: String,
 }
 
-/// A resource as it shall be and as it is, each a JSON text.
+impl Manifests {
+    /// The manifests read.
+    ///
+    /// # Errors
+    /// *Protocol* where one is not JSON; it says which, and shows nothing of it.
+    pub fn objects(&self) -> Result<Vec<Value>> {
+        let read = |(at, text): (usize, &String)| {
+            let what = format!("manifest {} of {}", at + 1, self.manifests.len());
+            state(text, "read", what).map(Option::unwrap_or_default)
+        };
+        self.manifests.iter().enumerate().map(read).collect()
+    }
+}
+
+/// A resource as it shall be and as it is, each a JSON text that is read when it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ManagedResource {
@@ -86,18 +102,140 @@ pub struct ManagedResource {
     #[serde(deserialize_with = "or_default")]
     pub group: String,
     /// The kind.
+    #[serde(deserialize_with = "or_default")]
     pub kind: String,
     /// The namespace.
     #[serde(deserialize_with = "or_default")]
     pub namespace: String,
     /// The name.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
-    /// As the repository says.
+    /// As the repository says, as JSON text; see [`target`](Self::target).
     #[serde(deserialize_with = "or_default")]
     pub target_state: String,
-    /// As it is.
+    /// As it is, as JSON text; see [`live`](Self::live).
     #[serde(deserialize_with = "or_default")]
     pub live_state: String,
+    /// As it is, without what the comparison ignores, as JSON text.
+    #[serde(deserialize_with = "or_default")]
+    pub normalized_live_state: String,
+    /// As a sync would make it, as JSON text.
+    #[serde(deserialize_with = "or_default")]
+    pub predicted_live_state: String,
+    /// The version of the live resource.
+    #[serde(deserialize_with = "or_default")]
+    pub resource_version: String,
+    /// Whether the two differ.
+    #[serde(deserialize_with = "or_default")]
+    pub modified: bool,
+    /// Whether it is a hook.
+    #[serde(deserialize_with = "or_default")]
+    pub hook: bool,
+}
+
+impl ManagedResource {
+    /// As the repository says; `None` where it is no longer there.
+    ///
+    /// # Errors
+    /// *Protocol* where the server's text is not JSON; it shows nothing of it, for it may be a secret.
+    pub fn target(&self) -> Result<Option<Value>> {
+        self.read("the target state of", &self.target_state)
+    }
+
+    /// As it is; `None` where it is not there. Errors as for [`target`](Self::target).
+    pub fn live(&self) -> Result<Option<Value>> {
+        self.read("the live state of", &self.live_state)
+    }
+
+    /// As it is, without what the comparison ignores. Errors as for [`target`](Self::target).
+    pub fn normalized_live(&self) -> Result<Option<Value>> {
+        self.read("the normalized live state of", &self.normalized_live_state)
+    }
+
+    /// As a sync would make it. Errors as for [`target`](Self::target).
+    pub fn predicted_live(&self) -> Result<Option<Value>> {
+        self.read("the predicted live state of", &self.predicted_live_state)
+    }
+
+    fn read(&self, which: &str, text: &str) -> Result<Option<Value>> {
+        let what = format!("{which} {} {}/{}", self.kind, self.namespace, self.name);
+        state(text, "read", what)
+    }
+}
+
+/// A JSON text of the server; empty and `null` are nothing.
+fn state(text: &str, attempted: &'static str, what: String) -> Result<Option<Value>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Null) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(cause) => Err(
+            Error::new(ErrorKind::Protocol, SERVICE, attempted, what).because(format!(
+                "it is not JSON, line {} column {}",
+                cause.line(),
+                cause.column()
+            )),
+        ),
+    }
+}
+
+/// What a server-side diff found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceDiffs {
+    /// Each resource. Its target is what the cluster would make of the manifest.
+    #[serde(deserialize_with = "or_default")]
+    pub items: Vec<ManagedResource>,
+    /// Whether any of them differs.
+    #[serde(deserialize_with = "or_default")]
+    pub modified: bool,
+}
+
+/// Something that can be done to a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceAction {
+    /// The name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// The name for people.
+    #[serde(deserialize_with = "or_default")]
+    pub display_name: String,
+    /// Whether it does not fit the resource's present state.
+    #[serde(deserialize_with = "or_default")]
+    pub disabled: bool,
+    /// What it can be told (3.1 and later).
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<ActionParameter>,
+}
+
+/// What an action can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ActionParameter {
+    /// The name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// The value where nothing is said.
+    #[serde(deserialize_with = "or_default")]
+    pub default: String,
+}
+
+/// A link for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Link {
+    /// What it is called.
+    #[serde(deserialize_with = "or_default")]
+    pub title: String,
+    /// Where it leads.
+    #[serde(deserialize_with = "or_default")]
+    pub url: String,
+    /// What it is for.
+    #[serde(deserialize_with = "or_default")]
+    pub description: String,
 }
 
 /// A Kubernetes event.
@@ -227,14 +365,34 @@ pub struct UserInfo {
     pub groups: Vec<String>,
 }
 
-/// An `AppProject`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Project {
-    /// Name, identity and versions.
-    #[serde(deserialize_with = "or_default")]
-    pub metadata: Metadata,
-    /// What it allows, kept as it came.
-    #[serde(deserialize_with = "or_default")]
-    pub spec: Map<String, Value>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_when_they_are_asked_for_and_never_shown() {
+        let resource: ManagedResource = serde_json::from_value(serde_json::json!({
+            "kind": "Secret", "namespace": "shop", "name": "web", "targetState": "null", "liveState": "{\"a\":1}",
+            "normalizedLiveState": "{\"data\":\"canary", "predictedLiveState": null,
+        }))
+        .unwrap();
+        assert_eq!(resource.target().unwrap(), None);
+        assert_eq!(resource.live().unwrap().unwrap()["a"], 1);
+        assert_eq!(resource.predicted_live().unwrap(), None);
+        let error = resource.normalized_live().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(error.to_string().contains("Secret shop/web"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_manifest_that_is_none_is_named_by_its_place() {
+        let manifests = Manifests {
+            manifests: vec!["{}".into(), "canary".into()],
+            ..Manifests::default()
+        };
+        let error = manifests.objects().unwrap_err();
+        assert!(error.to_string().contains("manifest 2 of 2"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
 }

@@ -134,6 +134,17 @@ impl World {
         self.client_with(|_| {})
     }
 
+    /// A client with another login, and nothing else of its own.
+    #[allow(dead_code, reason = "not every test has another login")]
+    pub(crate) fn with(&self, login: Login) -> ArgoCd {
+        let quick = RetryPolicy::default().between(Duration::from_millis(1), Duration::from_millis(10));
+        ArgoCd::builder(self.lab.url(), login)
+            .unwrap()
+            .retry(quick)
+            .build()
+            .unwrap()
+    }
+
     pub(crate) fn client_with(&self, change: impl FnOnce(&mut WaitPolicy)) -> ArgoCd {
         self.client_as(Login::Token(self.lab.token().clone()), change)
     }
@@ -161,7 +172,11 @@ impl World {
 
     /// An application that is live at a first image and commit.
     pub(crate) async fn deployed(automated: bool) -> (Self, ImageRef, CommitSha) {
-        let world = Self::start().await;
+        Self::start().await.deploy(automated).await
+    }
+
+    pub(crate) async fn deploy(self, automated: bool) -> (Self, ImageRef, CommitSha) {
+        let world = self;
         let image = world.image("one");
         let commit = world.commit(&image);
         world.client().create(&world.spec(automated)).await.unwrap();

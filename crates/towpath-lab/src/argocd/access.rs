@@ -3,6 +3,7 @@
 use super::Shared;
 use super::error::Status;
 use super::model::Application;
+use super::projects::covers;
 use super::request::Params;
 use super::token::Claims;
 use axum::extract::FromRequestParts;
@@ -41,8 +42,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Caller {
-    /// The account or role, as it is written into operations.
+    /// The account, the role or the other issuer's user, as it is written into operations.
     pub(super) fn name(&self) -> String {
+        if let Some(federated) = &self.0.federated_claims {
+            return federated.user_id.clone();
+        }
         let subject = &self.0.sub;
         match subject.starts_with("proj:") {
             true => subject.clone(),
@@ -55,11 +59,40 @@ impl Caller {
         let Some(rest) = self.0.sub.strip_prefix("proj:") else {
             return true;
         };
-        let own = rest.split(':').next() == Some(project);
-        let roles = shared.roles.lock().unwrap_or_else(PoisonError::into_inner);
-        own && roles
-            .get(&self.0.sub)
-            .is_some_and(|actions| actions.iter().any(|known| known == action))
+        let (own, role) = rest.split_once(':').unwrap_or((rest, ""));
+        if own != project {
+            return false;
+        }
+        let given = {
+            let roles = shared.roles.lock().unwrap_or_else(PoisonError::into_inner);
+            roles
+                .get(&self.0.sub)
+                .is_some_and(|actions| actions.iter().any(|known| covers(known, action)))
+        };
+        given || shared.projects.allows(project, role, action)
+    }
+
+    /// Whether the caller may do this to what is no Application: project roles may only read their own project.
+    pub(super) fn require_on(&self, resource: &str, action: &str, object: &str) -> Result<(), Status> {
+        let own = self
+            .0
+            .sub
+            .strip_prefix("proj:")
+            .map(|rest| rest.split(':').next().unwrap_or_default());
+        match own {
+            None => Ok(()),
+            Some(own) if resource == "projects" && action == "get" && own == object => Ok(()),
+            Some(_) => Err(self.denial(resource, action, object)),
+        }
+    }
+
+    fn denial(&self, resource: &str, action: &str, object: &str) -> Status {
+        let iat =
+            jiff::Timestamp::from_second(self.0.iat).map_or_else(|_| String::new(), |at| at.to_string());
+        Status::denied_because(format!(
+            "permission denied: {resource}, {action}, {object}, sub: {}, iat: {iat}",
+            self.0.sub
+        ))
     }
 
     /// The denial that says what was denied; only who may `get` the Application gets to read it.
@@ -68,12 +101,20 @@ impl Caller {
         if self.may(shared, action, project) {
             return Ok(());
         }
-        let iat =
-            jiff::Timestamp::from_second(self.0.iat).map_or_else(|_| String::new(), |at| at.to_string());
-        Err(Status::denied_because(format!(
-            "permission denied: applications, {action}, {project}/{}, sub: {}, iat: {iat}",
-            app.metadata.name, self.0.sub
-        )))
+        Err(self.denial(
+            "applications",
+            action,
+            &format!("{project}/{}", app.metadata.name),
+        ))
+    }
+
+    /// The same for the logs of an Application, which are a resource of their own since 3.0.
+    pub(super) fn require_logs(&self, shared: &Shared, app: &Application) -> Result<(), Status> {
+        let project = app.project();
+        if !shared.has((3, 0)) || self.may(shared, "logs", project) {
+            return Ok(());
+        }
+        Err(self.denial("logs", "get", &format!("{project}/{}", app.metadata.name)))
     }
 
     /// Finds an Application. Without `project` a missing one and a forbidden one look the same; with it, a missing

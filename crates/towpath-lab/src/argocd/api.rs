@@ -2,8 +2,11 @@
 
 use super::access::{self, Caller};
 use super::error::{Status, text};
-use super::request::{Params, body};
-use super::{Shared, actions, applications, stream, views, webhook};
+use super::request::body;
+use super::{
+    Shared, accounts, actions, applications, dex, logs, projects, resource_actions, sets, stream, views,
+    webhook,
+};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
@@ -13,7 +16,7 @@ use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{delete, get, post, put};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use towpath_core::Secret;
 
@@ -23,7 +26,7 @@ const SESSION: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let app = "/api/v1/applications/{name}";
     let under = |path: &str| format!("{app}/{path}");
-    Router::new()
+    let mut router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/api/version", get(version))
         .route("/api/v1/settings", get(settings))
@@ -36,10 +39,13 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             "/api/v1/account/can-i/{resource}/{action}/{*subresource}",
             get(can_i),
         )
-        .route("/api/v1/account/{name}/token", post(create_token))
-        .route("/api/v1/account/{name}/token/{id}", delete(delete_token))
-        .route("/api/v1/projects", get(projects).post(create_project))
-        .route("/api/v1/projects/{name}", get(project))
+        .route("/api/v1/account", get(accounts::list))
+        .route("/api/v1/account/{name}", get(accounts::get))
+        .route("/api/v1/account/{name}/token", post(accounts::create_token))
+        .route(
+            "/api/v1/account/{name}/token/{id}",
+            delete(accounts::delete_token),
+        )
         .route(
             "/api/v1/applications",
             get(applications::list).post(applications::create),
@@ -65,12 +71,68 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             &under("revisions/{revision}/metadata"),
             get(views::revision_metadata),
         )
+        .route(&under("links"), get(views::links))
+        .route(&under("logs"), get(logs::of_application))
+        .route(&under("pods/{pod}/logs"), get(logs::of_pod))
+        .route(
+            &under("resource/actions"),
+            get(resource_actions::list).post(resource_actions::run),
+        )
         .route("/api/v1/stream/applications", get(stream::applications))
+        .merge(of_projects())
+        .merge(of_sets());
+    // What an older server lacks, it has no route for.
+    if shared.has((3, 1)) {
+        router = router.route(&under("resource/actions/v2"), post(resource_actions::run_v2));
+    }
+    if shared.has((3, 2)) {
+        router = router.route(&under("server-side-diff"), get(views::server_side_diff));
+    }
+    let router = router
         .method_not_allowed_fallback(|| async { text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .fallback(no_route)
         .layer(middleware::from_fn(content_type))
         .route("/api/webhook", axum::routing::any(webhook::receive))
-        .with_state(shared)
+        .route("/api/dex/token", post(dex::token));
+    let router = match shared.config.root_path.as_str() {
+        "" => router,
+        root => Router::new()
+            .nest(root, router)
+            .route("/healthz", get(|| async { "ok" }))
+            .fallback(no_route),
+    };
+    router.with_state(shared)
+}
+
+fn of_projects() -> Router<Arc<Shared>> {
+    let project = "/api/v1/projects/{name}";
+    let under = |path: &str| format!("{project}/{path}");
+    Router::new()
+        .route("/api/v1/projects", get(projects::list).post(projects::create))
+        .route(
+            project,
+            get(projects::get).put(projects::replace).delete(projects::delete),
+        )
+        .route(&under("detailed"), get(projects::detailed))
+        .route(&under("globalprojects"), get(projects::global))
+        .route(&under("events"), get(projects::events))
+        .route(&under("syncwindows"), get(projects::sync_windows))
+        .route(&under("roles/{role}/token"), post(projects::create_token))
+        .route(
+            &under("roles/{role}/token/{issued_at}"),
+            delete(projects::delete_token),
+        )
+}
+
+fn of_sets() -> Router<Arc<Shared>> {
+    let set = "/api/v1/applicationsets/{name}";
+    let under = |path: &str| format!("{set}/{path}");
+    Router::new()
+        .route("/api/v1/applicationsets", get(sets::list).post(sets::create))
+        .route("/api/v1/applicationsets/generate", post(sets::generate_only))
+        .route(set, get(sets::get).delete(sets::delete))
+        .route(&under("resource-tree"), get(sets::tree))
+        .route(&under("events"), get(sets::events))
 }
 
 /// Everything that changes something must say that it is JSON, in just these letters.
@@ -192,106 +254,4 @@ async fn can_i(
     let everything = !caller.0.sub.starts_with("proj:");
     let may = everything || (resource == "applications" && caller.may(&shared, &action, project));
     Json(json!({"value": if may { "yes" } else { "no" }}))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct NewToken {
-    expires_in: u64,
-    id: Option<String>,
-}
-
-async fn create_token(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    Path(name): Path<String>,
-    bytes: Bytes,
-) -> Result<Json<Value>, Status> {
-    let wanted: NewToken = body(&bytes)?;
-    if caller.0.sub.starts_with("proj:") {
-        return Err(Status::denied());
-    }
-    if name != shared.config.account {
-        return Err(Status::unknown(format!(
-            "account '{name}' does not have apiKey capability"
-        )));
-    }
-    let lifetime = (wanted.expires_in > 0).then(|| Duration::from_secs(wanted.expires_in));
-    let (token, _) = shared.tokens.mint(
-        &format!("{name}:apiKey"),
-        lifetime,
-        shared.clock.now(),
-        wanted.id.filter(|id| !id.is_empty()),
-    );
-    Ok(Json(json!({"token": token.expose()})))
-}
-
-async fn delete_token(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    Path((_name, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Status> {
-    if caller.0.sub.starts_with("proj:") {
-        return Err(Status::denied());
-    }
-    shared.tokens.revoke(&id);
-    Ok(Json(json!({})))
-}
-
-fn project_json(name: &str) -> Value {
-    json!({
-        "metadata": {"name": name},
-        "spec": {"sourceRepos": ["*"], "destinations": [{"server": "*", "namespace": "*"}],
-            "clusterResourceWhitelist": [{"group": "*", "kind": "*"}]},
-        "status": {},
-    })
-}
-
-async fn projects(State(shared): State<Arc<Shared>>, caller: Caller, params: Params) -> Json<Value> {
-    let projects = shared.projects.lock().unwrap_or_else(PoisonError::into_inner);
-    let wanted = params.get("name");
-    let items: Vec<Value> = projects
-        .iter()
-        .filter(|project| {
-            wanted.is_none_or(|wanted| wanted == *project) && caller.may(&shared, "get", project)
-        })
-        .map(|project| project_json(project))
-        .collect();
-    Json(json!({"metadata": {}, "items": items}))
-}
-
-async fn project(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<Json<Value>, Status> {
-    if !caller.may(&shared, "get", &name) {
-        return Err(Status::denied());
-    }
-    let projects = shared.projects.lock().unwrap_or_else(PoisonError::into_inner);
-    match projects.contains(&name) {
-        true => Ok(Json(project_json(&name))),
-        false => Err(Status::not_found("appprojects.argoproj.io", &name)),
-    }
-}
-
-async fn create_project(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    bytes: Bytes,
-) -> Result<Json<Value>, Status> {
-    let request: Value = body(&bytes)?;
-    if caller.0.sub.starts_with("proj:") {
-        return Err(Status::denied());
-    }
-    let name = request
-        .pointer("/project/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    if name.is_empty() {
-        return Err(Status::invalid("project name is missing"));
-    }
-    let mut projects = shared.projects.lock().unwrap_or_else(PoisonError::into_inner);
-    projects.insert(name.to_owned());
-    Ok(Json(project_json(name)))
 }

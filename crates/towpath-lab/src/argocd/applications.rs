@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::response::Json;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 type Answer = Result<Json<Application>, Status>;
 
@@ -58,12 +58,56 @@ pub(super) async fn list(
     }
     let mut answer = json!({"metadata": {"resourceVersion": cached.version.to_string()}, "items": items});
     if let Some(fields) = params.get("fields").filter(|fields| !fields.is_empty()) {
-        answer = super::views::select(&answer, fields);
+        answer = super::views::select(&answer, &selectable(fields));
         if items.is_empty() {
             answer["items"] = Value::Null;
         }
     }
     Ok(Json(answer))
+}
+
+/// What a list can be reduced to (`appFields` in `server/application`); other names vanish.
+const FIELDS: [&str; 23] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.creationTimestamp",
+    "metadata.deletionTimestamp",
+    "spec",
+    "spec.destination",
+    "spec.project",
+    "spec.source",
+    "spec.sources",
+    "spec.sourceHydrator",
+    "spec.syncPolicy",
+    "status.sourceHydrator",
+    "status.summary",
+    "status.health",
+    "status.resources",
+    "status.sync.status",
+    "status.sync.revision",
+    "status.operationState.phase",
+    "status.operationState.startedAt",
+    "status.operationState.finishedAt",
+    "operation.sync",
+];
+
+/// The fields of those asked for that a list lets go alone.
+fn selectable(fields: &str) -> String {
+    let (sign, fields) = match fields.strip_prefix('-') {
+        Some(fields) => ("-", fields),
+        None => ("", fields),
+    };
+    let known: Vec<&str> = fields
+        .split(',')
+        .map(str::trim)
+        .filter(|field| match field.strip_prefix("items.") {
+            Some(field) => FIELDS.contains(&field),
+            None => true,
+        })
+        .collect();
+    format!("{sign}{}", known.join(","))
 }
 
 pub(super) async fn get(
@@ -209,11 +253,7 @@ async fn validate(shared: &Shared, params: &Params, app: &Application) -> Result
         return Ok(());
     }
     let name = &app.metadata.name;
-    let known = {
-        let projects = shared.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        projects.contains(app.project())
-    };
-    if !known {
+    if !shared.projects.has(app.project()) {
         let project = app.project();
         return Err(Status::invalid(format!(
             "application references project {project} which does not exist"
@@ -332,14 +372,25 @@ pub(super) async fn delete(
         Some(cascade) => cascade != "false",
         None => true,
     };
+    begin_deletion(&shared, &name, cascade);
+    Ok(Json(json!({})))
+}
+
+/// Marks an Application as being deleted, and has the controller do it.
+pub(super) fn begin_deletion(shared: &Arc<Shared>, name: &str, cascade: bool) {
     let now = shared.clock.now().to_string();
-    shared.store.update(&name, |app| {
+    let begun = shared.store.update(name, |app| {
+        let first = app.metadata.deletion_timestamp.is_none();
         app.metadata.deletion_timestamp.get_or_insert(now);
         if cascade && !app.metadata.finalizers.iter().any(|known| known == FINALIZER) {
             app.metadata.finalizers.push(FINALIZER.into());
         }
+        first
     });
-    let finalized = shared.clone();
+    if !begun.is_some_and(|(first, _)| first) {
+        return;
+    }
+    let (finalized, name) = (shared.clone(), name.to_owned());
     shared.tasks.spawn(async move {
         finalized.knobs.until(|knobs| !knobs.controller_down).await;
         finalized.clock.sleep(finalized.config.operation_delay).await;
@@ -351,5 +402,4 @@ pub(super) async fn delete(
         }
         finalized.store.remove(&name);
     });
-    Ok(Json(json!({})))
 }

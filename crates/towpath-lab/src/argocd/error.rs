@@ -32,6 +32,20 @@ impl Status {
         Self::new(5, format!("{kind} \"{name}\" not found"))
     }
 
+    /// The same in other words.
+    pub(super) fn missing(message: impl Into<String>) -> Self {
+        Self::new(5, message)
+    }
+
+    pub(super) fn exists(message: impl Into<String>) -> Self {
+        Self::new(6, message)
+    }
+
+    /// A panic that the server has caught.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(13, message)
+    }
+
     /// What a missing and a forbidden Application look alike as.
     pub(super) fn denied() -> Self {
         Self::new(7, "permission denied")
@@ -48,6 +62,41 @@ impl Status {
 
     pub(super) fn unauthenticated(message: impl Into<String>) -> Self {
         Self::new(16, message)
+    }
+
+    /// As Go prints it, inside of another error.
+    pub(super) fn as_go(&self) -> String {
+        let name = match self.code {
+            3 => "InvalidArgument",
+            5 => "NotFound",
+            6 => "AlreadyExists",
+            7 => "PermissionDenied",
+            9 => "FailedPrecondition",
+            13 => "Internal",
+            16 => "Unauthenticated",
+            _ => return self.message.clone(),
+        };
+        format!("rpc error: code = {name} desc = {}", self.message)
+    }
+
+    /// Wrapped by another error (`fmt.Errorf` with `%w`): the code stays.
+    pub(super) fn wrapped(self, by: String) -> Self {
+        Self::new(self.code, format!("{by}: {}", self.as_go()))
+    }
+
+    /// The answer of a stream that fails before it has begun.
+    pub(super) fn into_stream_response(self) -> Response {
+        let http = self.http();
+        (http, axum::Json(self.chunk())).into_response()
+    }
+
+    /// The error as the last chunk of a stream.
+    pub(super) fn chunk(&self) -> serde_json::Value {
+        let http = self.http();
+        json!({"error": {
+            "grpc_code": self.code, "http_code": http.as_u16(), "message": self.message,
+            "http_status": http.canonical_reason(),
+        }})
     }
 
     pub(super) fn http(&self) -> StatusCode {

@@ -18,6 +18,7 @@
 //! ```
 
 mod access;
+mod accounts;
 mod actions;
 mod api;
 mod applications;
@@ -28,16 +29,21 @@ mod clock;
 mod cluster;
 mod controller;
 mod cron;
+mod dex;
 mod error;
 mod git;
 mod hydrator;
 mod knobs;
+mod logs;
 mod model;
 mod operation;
 mod phases;
+mod projects;
 mod render;
 mod repos;
 mod request;
+mod resource_actions;
+mod sets;
 mod store;
 mod stream;
 mod tasks;
@@ -47,6 +53,7 @@ mod webhook;
 mod windows;
 
 pub use cluster::{Cluster, ClusterDelays, RegistryAccess, RunningContainer};
+pub use dex::DexConnector;
 pub use git::GitCredentials;
 pub use knobs::{HealthFlap, KnobSettings, Knobs, StreamCut, SummaryImages};
 pub use repos::ChartVersion;
@@ -59,7 +66,7 @@ use git::Git;
 use jiff::Timestamp;
 use repos::Repos;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,8 +81,11 @@ use towpath_core::Secret;
 pub struct ArgoCdConfig {
     /// The port on 127.0.0.1; 0 takes any free one.
     pub port: u16,
-    /// The version that it says it is.
+    /// The version that it says it is. Routes that came later than it are missing, as in that version; what cannot be
+    /// read has them all.
     pub version: String,
+    /// `server.rootpath`: the path under which everything is, beginning with a slash; empty for none.
+    pub root_path: String,
     /// The namespace of the control plane, where Applications live.
     pub namespace: String,
     /// The projects that exist.
@@ -84,6 +94,10 @@ pub struct ArgoCdConfig {
     pub account: String,
     /// The password of `admin`.
     pub admin_password: Secret,
+    /// The connectors of its Dex, for the exchange of tokens; without any it runs no Dex.
+    pub dex_connectors: Vec<DexConnector>,
+    /// `application.links`: title and address of what every Application is linked to.
+    pub application_links: Vec<(String, String)>,
     /// Credentials for git repositories.
     pub git_credentials: Vec<GitCredentials>,
     /// The registries that nodes may pull from with credentials; others are tried without.
@@ -117,10 +131,13 @@ impl Default for ArgoCdConfig {
         Self {
             port: 0,
             version: "v3.5.1+lab".into(),
+            root_path: String::new(),
             namespace: "argocd".into(),
             projects: vec!["default".into()],
             account: "towpath".into(),
             admin_password: Secret::new("lab-admin"),
+            dex_connectors: Vec::new(),
+            application_links: Vec::new(),
             git_credentials: Vec::new(),
             registry_access: Vec::new(),
             webhook_secret: None,
@@ -159,13 +176,29 @@ struct Shared {
     repos: Repos,
     cluster: Cluster,
     tokens: token::Tokens,
-    projects: Mutex<BTreeSet<String>>,
     /// The sync windows of each project.
     windows: Mutex<BTreeMap<String, Vec<SyncWindow>>>,
     /// How many comparisons are held.
     held: AtomicUsize,
+    accounts: accounts::Accounts,
+    projects: projects::Projects,
+    sets: sets::Sets,
     /// What each project role may do: `proj:<project>:<role>` and its actions.
     roles: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+impl Shared {
+    /// Whether it is of this release, major and minor, or of a later one.
+    fn has(&self, release: (u64, u64)) -> bool {
+        let version = self.config.version.trim_start_matches('v');
+        let mut numbers = version
+            .split(['.', '-', '+'])
+            .map(|part| part.parse::<u64>().ok());
+        match (numbers.next().flatten(), numbers.next().flatten()) {
+            (Some(major), Some(minor)) => (major, minor) >= release,
+            _ => true,
+        }
+    }
 }
 
 impl ArgoCd {
@@ -189,7 +222,7 @@ impl ArgoCd {
             tasks.clone(),
         );
         let shared = Arc::new(Shared {
-            url: format!("http://{}", bound.address()),
+            url: format!("http://{}{}", bound.address(), config.root_path),
             knobs: knobs.clone(),
             store: Store::new(clock.clone()),
             repos: Repos::new(
@@ -202,9 +235,11 @@ impl ArgoCd {
             clock: clock.clone(),
             cluster,
             tokens: token::Tokens::new(),
-            projects: Mutex::new(config.projects.iter().cloned().collect()),
             windows: Mutex::default(),
             held: AtomicUsize::new(0),
+            accounts: accounts::Accounts::new(&config.account),
+            projects: projects::Projects::new(&config.projects, &config.namespace, &clock.now().to_string()),
+            sets: sets::Sets::default(),
             roles: Mutex::default(),
             tasks: tasks.clone(),
             config,
@@ -217,8 +252,7 @@ impl ArgoCd {
                 }
             }
         });
-        let account = format!("{}:apiKey", shared.config.account);
-        let (token, _) = shared.tokens.mint(&account, None, clock.now(), None);
+        let token = accounts::issue(&shared, &shared.config.account, None, None);
         Ok(Self {
             server: bound.serve(api::router(shared.clone())),
             shared,
@@ -244,14 +278,19 @@ impl ArgoCd {
 
     /// A token of an account, with a lifetime in whole seconds.
     pub fn account_token(&self, account: &str, lifetime: Duration) -> Secret {
-        let subject = format!("{account}:apiKey");
-        self.shared
-            .tokens
-            .mint(&subject, Some(lifetime), self.shared.clock.now(), None)
-            .0
+        accounts::issue(&self.shared, account, Some(lifetime), None)
     }
 
-    /// A token of a project role that may do these actions (`get`, `sync`, …) on the project's Applications.
+    /// A token of the issuer that a Dex connector trusts, with a lifetime in whole seconds: what a CI job would have to
+    /// exchange. `None` where there is no such connector.
+    pub fn subject_token(&self, connector: &str, user: &str, lifetime: Duration) -> Option<Secret> {
+        let mut connectors = self.shared.config.dex_connectors.iter();
+        let connector = connectors.find(|known| known.id == connector)?;
+        Some(connector.issue(user, self.shared.clock.now(), lifetime))
+    }
+
+    /// A token of a project role that may do these actions (`get`, `sync`, `action/*`, …) on the project's Applications;
+    /// `logs` lets it read their logs.
     pub fn project_token(&self, project: &str, role: &str, actions: &[&str]) -> Secret {
         let subject = format!("proj:{project}:{role}");
         let token = self

@@ -158,6 +158,11 @@ impl Store {
             .collect()
     }
 
+    /// The newest version of anything in it.
+    pub(super) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
     pub(super) fn loops(&self, name: &str) -> Option<Arc<Loops>> {
         self.lock().entries.get(name).map(|entry| entry.loops.clone())
     }

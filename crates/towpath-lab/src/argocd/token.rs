@@ -24,6 +24,16 @@ pub(super) struct Claims {
     pub(super) nbf: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exp: Option<i64>,
+    /// Of a token of the single sign-on: whom its issuer took from another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) federated_claims: Option<FederatedClaims>,
+}
+
+/// Where a user of the single sign-on comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct FederatedClaims {
+    pub(super) connector_id: String,
+    pub(super) user_id: String,
 }
 
 /// The signing key, and the tokens that were taken back.
@@ -62,16 +72,14 @@ impl Tokens {
             iat,
             nbf: iat,
             exp: lifetime.map(|lifetime| iat.saturating_add_unsigned(lifetime.as_secs())),
+            federated_claims: None,
         };
-        // Plain strings and numbers always serialise.
-        let body = serde_json::to_string(&claims).unwrap_or_default();
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(HEADER),
-            URL_SAFE_NO_PAD.encode(body)
-        );
-        let signature = URL_SAFE_NO_PAD.encode(self.sign(signed.as_bytes()));
-        (Secret::new(format!("{signed}.{signature}")), claims)
+        (self.signed(&claims), claims)
+    }
+
+    /// The token with these claims.
+    pub(super) fn signed(&self, claims: &Claims) -> Secret {
+        sign(self.key.expose().as_bytes(), claims)
     }
 
     /// Whose token it is. What is not shaped like a JWT counts as no token at all.
@@ -122,6 +130,31 @@ impl Tokens {
     fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         hmac_sha256(self.key.expose().as_bytes(), bytes)
     }
+}
+
+/// A JWT with these claims, signed with a key.
+pub(super) fn sign(key: &[u8], claims: &impl Serialize) -> Secret {
+    // Plain strings and numbers always serialise.
+    let body = serde_json::to_string(claims).unwrap_or_default();
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(HEADER),
+        URL_SAFE_NO_PAD.encode(body)
+    );
+    let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(key, signed.as_bytes()));
+    Secret::new(format!("{signed}.{signature}"))
+}
+
+/// The claims of a JWT that this key has signed; `None` where it has not.
+pub(super) fn open<T: serde::de::DeserializeOwned>(key: &[u8], token: &str) -> Option<T> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (_, body) = signed.split_once('.').filter(|(_, body)| !body.contains('.'))?;
+    let given = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let right: bool =
+        subtle::ConstantTimeEq::ct_eq(given.as_slice(), hmac_sha256(key, signed.as_bytes()).as_slice())
+            .into();
+    let body = URL_SAFE_NO_PAD.decode(body).ok()?;
+    right.then(|| serde_json::from_slice(&body).ok()).flatten()
 }
 
 /// HMAC-SHA-256.

@@ -222,12 +222,22 @@ pub(super) async fn events(
     params: Params,
 ) -> Answer {
     caller.find(&shared, &name, &Scope::of(&params))?;
-    let wanted = params.get("resourceName").unwrap_or_default();
+    let text = |field: &str| params.get(field).unwrap_or_default();
+    let (wanted, uid) = (text("resourceName"), text("resourceUID"));
+    let one = !wanted.is_empty() || !uid.is_empty();
+    let known = shared.cluster.tree(&name).iter().any(|object| {
+        object.uid == uid && object.key.name == wanted && object.key.namespace == text("resourceNamespace")
+    });
+    if one && !known {
+        return Err(Status::invalid(format!(
+            "{wanted} not found as part of application {name}"
+        )));
+    }
     let items: Vec<Value> = shared
         .cluster
         .events(&name)
         .into_iter()
-        .filter(|event| wanted.is_empty() || event.object.name == wanted)
+        .filter(|event| !one || event.uid == uid)
         .map(|event| {
             json!({
                 "metadata": {"name": format!("{}.{:x}", event.object.name, event.number),
@@ -251,6 +261,47 @@ pub(super) async fn sync_windows(
 ) -> Answer {
     let app = caller.find(&shared, &name, &Scope::of(&params))?;
     Ok(Json(super::windows::answer(&shared, &app)))
+}
+
+/// The links of the configuration.
+pub(super) async fn links(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    params: Params,
+) -> Answer {
+    caller.find(&shared, &name, &Scope::of(&params))?;
+    let items: Vec<Value> = shared
+        .config
+        .application_links
+        .iter()
+        .map(|(title, url)| json!({"title": title, "url": url}))
+        .collect();
+    Ok(Json(json!({"items": items})))
+}
+
+/// The gateway cannot read live resources out of a query, and the server pairs each manifest with one: any manifest makes
+/// it panic, which it tells as an internal error.
+pub(super) async fn server_side_diff(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    params: Params,
+) -> Answer {
+    caller
+        .find(&shared, &name, &Scope::of(&params))
+        .map_err(|status| status.wrapped("error getting application".into()))?;
+    let manifests = params.all("targetManifests");
+    for (at, manifest) in manifests.iter().enumerate() {
+        serde_json::from_str::<Value>(manifest)
+            .map_err(|error| Status::unknown(format!("error unmarshaling target manifest {at}: {error}")))?;
+    }
+    match manifests.len() {
+        0 => Ok(Json(json!({"items": [], "modified": false}))),
+        _ => Err(Status::internal(
+            "runtime error: index out of range [0] with length 0",
+        )),
+    }
 }
 
 pub(super) async fn revision_metadata(

@@ -115,15 +115,29 @@ impl SyncWindow {
     }
 }
 
+/// The windows of a project.
+fn of_project(shared: &Shared, project: &str) -> Vec<SyncWindow> {
+    let windows = shared.windows.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut own: Vec<SyncWindow> = windows.get(project).into_iter().flatten().cloned().collect();
+    if shared.knobs.get().sync_window_closed {
+        own.extend(SyncWindow::deny("* * * * *", "1h").ok());
+    }
+    own
+}
+
 /// The windows that concern an Application.
 fn assigned(shared: &Shared, app: &Application) -> Vec<SyncWindow> {
-    let windows = shared.windows.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = windows.get(app.project()).into_iter().flatten();
-    let mut assigned: Vec<SyncWindow> = own.filter(|window| window.concerns(app)).cloned().collect();
-    if shared.knobs.get().sync_window_closed {
-        assigned.extend(SyncWindow::deny("* * * * *", "1h").ok());
-    }
+    let mut assigned = of_project(shared, app.project());
+    assigned.retain(|window| window.concerns(app));
     assigned
+}
+
+/// The windows of a project that are open now, as `GET /api/v1/projects/{name}/syncwindows` lists them.
+pub(super) fn active(shared: &Shared, project: &str) -> Vec<Value> {
+    let now = shared.clock.now();
+    let windows = of_project(shared, project);
+    let open = windows.iter().filter(|window| window.is_active(now));
+    open.map(SyncWindow::to_json).collect()
 }
 
 /// Whether an Application may be synchronised now, by hand or on its own (`CanSync`).
