@@ -31,7 +31,7 @@ const ATTEMPTED: &str = "copy";
 /// if let Some(index) = oci.manifest(&image).await? {
 ///     for child in index.children() {
 ///         let child = image.at(digest_of(child)?);
-///         println!("{child}: {} layers", oci.manifest(&child).await?.map_or(0, |child| child.blobs().len() - 1));
+///         println!("{child}: {} blobs", oci.manifest(&child).await?.map_or(0, |child| child.blobs().len()));
 ///     }
 /// }
 /// # Ok(()) }
