@@ -3,6 +3,8 @@
 //! A condition has three answers, because most services can say "this will never happen" long before a deadline
 //! passes. The waiting does not jitter (retrying requests does, in the transport): its delays are the policy's.
 //!
+//! Clients pass this module on: `towpath_ecr::wait` is `towpath_core::wait`.
+//!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! use std::time::Duration;
@@ -51,7 +53,8 @@ impl Judgement {
     }
 }
 
-/// How often to look, and for how long.
+/// How often to look, and for how long. By default from a quarter of a second to five seconds between looks, for ten
+/// minutes.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Policy {

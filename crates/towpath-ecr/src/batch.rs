@@ -51,7 +51,7 @@ pub enum FailureCode {
     ImageNotFound,
     /// Neither a digest nor a tag was given.
     MissingDigestAndTag,
-    /// An index holds on to it: delete that first.
+    /// An index holds on to it: delete that first. To be expected of the children of an index that stays.
     ImageReferencedByManifestList,
     /// The key of the repository cannot be used.
     KmsError,
@@ -121,15 +121,18 @@ impl Ecr {
     /// An image that an index holds cannot be deleted before the index. Where both are given, in whatever order, the
     /// image is tried again behind the others, as long as that gets anywhere; only the digests of such images are kept
     /// in memory. What then still fails with [`FailureCode::ImageReferencedByManifestList`] is held by an index that
-    /// was not given; the reason names it. Deleting is for good.
+    /// was not given; the reason names it. That is to be expected of the children of an index that stays: they have no
+    /// tag of their own.
+    ///
+    /// Deleting is for good, and nothing protects a signature or an SBOM: it has no tag either. To clean a repository
+    /// up, give this [`unreferenced_images`](Self::unreferenced_images) and not all images without a tag.
     ///
     /// ```no_run
     /// # async fn example(ecr: towpath_ecr::Ecr) -> towpath_ecr::Result<()> {
-    /// use futures_util::{StreamExt, TryStreamExt};
-    /// use towpath_ecr::ImageFilter;
-    /// let repository = "shop/web".parse().unwrap();
-    /// let untagged = ecr.images(&repository, ImageFilter::new().untagged());
-    /// let digests = untagged.map_ok(|image| image.digest);
+    /// use futures_util::TryStreamExt;
+    /// let repository = "shop/web".parse()?;
+    /// let unreferenced = ecr.unreferenced_images(&repository);
+    /// let digests = unreferenced.map_ok(|image| image.digest);
     /// let mut outcomes = ecr.delete_images(&repository, digests);
     /// while let Some(batch) = outcomes.try_next().await? {
     ///     for failure in batch.failed {

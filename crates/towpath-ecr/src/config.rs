@@ -16,6 +16,31 @@ use url::Url;
 ///
 /// What is not set comes from the environment and the files that every AWS tool reads (`AWS_REGION`,
 /// `AWS_ENDPOINT_URL_ECR`, `AWS_ACCESS_KEY_ID`, web identity, container and instance roles, …).
+///
+/// A client of an account, with the credentials of the environment:
+///
+/// ```no_run
+/// # async fn example() -> towpath_ecr::Result<()> {
+/// use towpath_ecr::{Ecr, EcrConfig};
+/// let ecr = Ecr::new(&EcrConfig::from_env().region("eu-west-1".parse()?)).await?;
+/// # Ok(()) }
+/// ```
+///
+/// A client of the registry that `towpath-lab` plays, for tests without an account:
+///
+/// ```
+/// use towpath_ecr::{Ecr, EcrConfig, Registry};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let lab = towpath_lab::ecr::Ecr::start(towpath_lab::ecr::EcrConfig::default()).await?;
+/// let config = EcrConfig::from_env()
+///     .region(lab.region().parse()?)
+///     .endpoint(lab.api_url().parse()?)
+///     .credentials(lab.access_key_id(), lab.secret_access_key().clone(), None);
+/// let ecr = Ecr::new(&config).await?;
+/// let web = ecr.ensure_repository(&"shop/web".parse()?).await?;
+/// assert_eq!(web.registry().as_str(), lab.registry_host());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Default)]
 pub struct EcrConfig {
     region: Option<Region>,

@@ -34,7 +34,7 @@ pub struct Reconciled<T> {
     pub now: T,
     /// Whether it was made. It is false where somebody else was faster.
     pub created: bool,
-    /// The settings that were changed, as they were before.
+    /// The settings that were changed, as they were before. Empty where it was made: all settings are new then.
     pub changed: Vec<Difference>,
 }
 

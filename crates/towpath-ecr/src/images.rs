@@ -43,9 +43,9 @@ pub enum ImageStatus {
 ///
 /// ```
 /// use towpath_ecr::{ImageFilter, ImageStatus};
-/// let untagged = ImageFilter::new().untagged();
+/// let tagged = ImageFilter::new().tagged();
 /// let archived = ImageFilter::new().status(ImageStatus::Archived);
-/// # let _ = (untagged, archived);
+/// # let _ = (tagged, archived);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageFilter {
@@ -144,7 +144,7 @@ impl Ecr {
     /// # async fn example(ecr: towpath_ecr::Ecr) -> towpath_ecr::Result<()> {
     /// use futures_util::TryStreamExt;
     /// use towpath_ecr::ImageFilter;
-    /// let mut images = ecr.images(&"shop/web".parse().unwrap(), ImageFilter::new().untagged());
+    /// let mut images = ecr.images(&"shop/web".parse()?, ImageFilter::new().tagged());
     /// while let Some(image) = images.try_next().await? {
     ///     println!("{} {:?}", image.digest, image.pushed);
     /// }
@@ -331,7 +331,8 @@ impl ImageFilter {
         self
     }
 
-    /// Only images that have none.
+    /// Only images that have none. These are not images that nobody needs: children of an index, signatures and SBOMs
+    /// have no tag. What can be deleted is told by [`Ecr::unreferenced_images`].
     #[must_use]
     pub fn untagged(mut self) -> Self {
         self.tagged = Some(false);

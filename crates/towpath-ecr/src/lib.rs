@@ -25,6 +25,7 @@ mod repositories;
 mod scanning;
 mod templates;
 mod token;
+mod unreferenced;
 mod waiting;
 
 pub use assemble::source_date_epoch;
@@ -41,6 +42,7 @@ pub use image_status::{Progress, Replication, Signing};
 pub use images::{
     Described, ImageFilter, ImageId, ImageKey, ImageStatus, Referrer, ReferrerFilter, StoredImage,
 };
+pub use jiff::Timestamp;
 pub use lifecycle::{LifecycleMatch, LifecyclePolicy, LifecyclePreview, StoredLifecyclePolicy};
 pub use lifecycle_rules::{
     LifecycleAction, LifecycleDue, LifecycleRule, LifecycleRuleBuilder, LifecycleSelection,
@@ -57,7 +59,9 @@ pub use repositories::{
 pub use scanning::{ScanFrequency, ScanRule, ScanSettings, ScanningConfiguration};
 pub use templates::{AppliedFor, CreationTemplate};
 pub use towpath_core::{
-    Cancellation, Digest, ImageRef, Region, RegistryHost, RepositoryName, Secret, Tag, wait,
+    AccountId, Cancellation, Digest, ImageRef, ParseError, Region, RegistryHost, RepositoryName, Retry,
+    Secret, Tag, requests, wait,
 };
 pub use towpath_elements::registry;
-pub use towpath_elements::{Error, ErrorKind, Registry, RegistryExt, Result};
+pub use towpath_elements::{BoxError, Error, ErrorKind, Registry, RegistryExt, Result};
+pub use url::Url;

@@ -98,7 +98,7 @@ impl LifecyclePolicy {
     }
 
     /// What the service keeps: nothing that this version does not know is in its way.
-    fn stored(text: Option<String>) -> Self {
+    pub(crate) fn stored(text: Option<String>) -> Self {
         Self {
             text: text.unwrap_or_default(),
         }

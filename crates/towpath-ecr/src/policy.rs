@@ -2,14 +2,13 @@
 //! registry permissions"; *AWS Identity and Access Management User Guide*, "Grammar of the IAM JSON policy language").
 
 use crate::error::SERVICE;
+use crate::lifecycle::LifecyclePolicy;
 use serde_json::{Map, Value};
 use std::fmt;
 use towpath_elements::{Error, ErrorKind, Result};
 
 /// The longest policy of a repository or a registry, in characters.
 const MOST_PERMISSIONS: usize = 10_240;
-/// The longest lifecycle policy, in characters.
-const MOST_LIFECYCLE: usize = 30_720;
 
 /// The JSON text of a policy. Two are equal where they say the same: spaces, the order of fields and of lists, a list of
 /// one instead of its item, and an account instead of its root user make no difference. The service writes policies its
@@ -36,24 +35,13 @@ impl PolicyDocument {
     /// # Errors
     /// *Invalid* where the text is no JSON object or longer than 10,240 characters.
     pub fn permissions(text: impl Into<String>) -> Result<Self> {
-        Self::read(text.into(), "the policy", MOST_PERMISSIONS)
-    }
-
-    /// A lifecycle policy.
-    ///
-    /// # Errors
-    /// *Invalid* where the text is no JSON object or longer than 30,720 characters.
-    pub fn lifecycle(text: impl Into<String>) -> Result<Self> {
-        Self::read(text.into(), "the lifecycle policy", MOST_LIFECYCLE)
-    }
-
-    fn read(text: String, what: &'static str, most: usize) -> Result<Self> {
-        let invalid = || Error::new(ErrorKind::Invalid, SERVICE, "read", what);
+        let text = text.into();
+        let invalid = || Error::new(ErrorKind::Invalid, SERVICE, "read", "the policy");
         let length = text.chars().count();
-        if length > most {
+        if length > MOST_PERMISSIONS {
             return Err(invalid()
                 .because(format!(
-                    "it has {length} characters, and the service takes {most}"
+                    "it has {length} characters, and the service takes {MOST_PERMISSIONS}"
                 ))
                 .advise("join its statements, or use conditions instead of lists"));
         }
@@ -65,9 +53,29 @@ impl PolicyDocument {
         })
     }
 
+    /// A lifecycle policy: the short form of [`LifecyclePolicy::from_json`], of which one can be made, too.
+    ///
+    /// # Errors
+    /// As [`LifecyclePolicy::from_json`].
+    pub fn lifecycle(text: impl Into<String>) -> Result<Self> {
+        LifecyclePolicy::from_json(text).map(Self::from)
+    }
+
     /// The text, as it was given or as the service has it.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+impl From<LifecyclePolicy> for PolicyDocument {
+    /// The same text. One that the service keeps and that is no JSON means itself.
+    fn from(policy: LifecyclePolicy) -> Self {
+        let text = policy.as_str().to_owned();
+        let value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone()));
+        Self {
+            meaning: meaning(None, value),
+            text,
+        }
     }
 }
 
@@ -178,6 +186,29 @@ mod tests {
     }
 
     #[test]
+    fn a_lifecycle_policy_is_checked_and_compared_by_what_it_says() {
+        use crate::LifecycleRule;
+        let policy =
+            |days| LifecyclePolicy::new(vec![LifecycleRule::untagged(1).expire_after_days(days)]).unwrap();
+        let spaced = policy(14).as_str().replace(':', " :\n");
+        assert_ne!(spaced, policy(14).as_str());
+        assert_eq!(
+            PolicyDocument::from(policy(14)),
+            PolicyDocument::lifecycle(spaced).unwrap()
+        );
+        assert_ne!(PolicyDocument::from(policy(14)), PolicyDocument::from(policy(15)));
+        let zero = policy(14)
+            .as_str()
+            .replace("\"rulePriority\":1", "\"rulePriority\":0");
+        for text in [zero.as_str(), "{}", "no JSON"] {
+            assert!(
+                PolicyDocument::lifecycle(text).unwrap_err().is_invalid(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn what_the_service_would_refuse_is_not_sent() {
         for text in ["", "[]", "\"text\"", "{", "null"] {
             let error = PolicyDocument::permissions(text).unwrap_err();
@@ -186,7 +217,5 @@ mod tests {
         let long = |length: usize| format!("{{\"a\":\"{}\"}}", "é".repeat(length - 8));
         assert!(PolicyDocument::permissions(long(10_240)).is_ok());
         assert!(PolicyDocument::permissions(long(10_241)).is_err());
-        assert!(PolicyDocument::lifecycle(long(30_720)).is_ok());
-        assert!(PolicyDocument::lifecycle(long(30_721)).is_err());
     }
 }

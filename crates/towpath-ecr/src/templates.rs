@@ -5,6 +5,7 @@ use crate::client::Ecr;
 use crate::differences::{Difference, Reconciled};
 use crate::error::{SERVICE, failed};
 use crate::images::timestamp;
+use crate::lifecycle::LifecyclePolicy;
 use crate::pages::{Page, items};
 use crate::policy::PolicyDocument;
 use crate::repositories::{Encryption, RepositorySettings, TagMutability, listed, read_tags, write_tags};
@@ -157,7 +158,7 @@ impl CreationTemplate {
                 )),
                 resource_tags: Some(read_tags(template.resource_tags())),
                 policy: policy.map(PolicyDocument::permissions).transpose()?,
-                lifecycle: lifecycle.map(PolicyDocument::lifecycle).transpose()?,
+                lifecycle: lifecycle.map(|text| LifecyclePolicy::stored(Some(text.to_owned())).into()),
             },
             description: template.description().map(str::to_owned),
             role_arn: template.custom_role_arn().map(str::to_owned),

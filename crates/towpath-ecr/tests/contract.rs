@@ -14,7 +14,7 @@ use support::{World, assembly, attach, image, json};
 use towpath_core::requests;
 use towpath_ecr::registry::{Layer, Platform, ScanStatus, Severity};
 use towpath_ecr::wait::Policy;
-use towpath_ecr::{Cancellation, Digest, ImageRef, Registry, RegistryExt};
+use towpath_ecr::{Cancellation, Digest, ImageRef, Registry, RegistryExt, WantedRule};
 use towpath_lab::ecr::{Finding, ImageSeed};
 
 #[tokio::test]
@@ -37,6 +37,23 @@ async fn what_is_not_there_resolves_to_none() {
     let stored = world.lab.image("shop/web", "1").unwrap();
     assert_eq!(found.digest, Digest::sha256_of(&stored.manifest));
     assert_eq!(found.platforms.len(), 2);
+}
+
+#[tokio::test]
+async fn a_push_to_a_missing_repository_says_how_it_is_made() {
+    use towpath_ecr::oci::{Blob, Manifest, media};
+    let world = World::with_rule().await;
+    let there = world.target("shop/web").await;
+    let missing = ImageRef::new(there.registry().clone(), "no/such".parse().unwrap());
+    let oci = world.ecr.oci();
+    let blob = oci.push_blob(&missing, &Blob::from_bytes("a layer")).await;
+    let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let index = Manifest::read(media::OCI_INDEX, index.into()).unwrap();
+    let manifest = oci.put_manifest(&missing, &index).await;
+    for error in [blob.unwrap_err(), manifest.unwrap_err()] {
+        assert!(error.is_not_found(), "{error}");
+        assert!(error.advice().unwrap().contains("ensure_repository"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -243,20 +260,20 @@ async fn a_missing_rule_is_told_apart() {
             .contains("no pull-through cache rule is for quay.io"),
         "{error}"
     );
-    let host = "quay.io".parse().unwrap();
-    world.ecr.create_pull_through_rule("quay", &host).await.unwrap();
-    world.ecr.create_pull_through_rule("quay", &host).await.unwrap();
+    assert!(
+        error.advice().unwrap().contains("Ecr::ensure_cache_rule"),
+        "{error}"
+    );
+    let rule = WantedRule::new("quay", "quay.io");
+    world.ecr.ensure_cache_rule(&rule).await.unwrap();
+    world.ecr.ensure_cache_rule(&rule).await.unwrap();
     let cached = world.ecr.cached(&image("quay.io/acme/base:1")).await.unwrap();
     assert_eq!(
         cached.to_string(),
         format!("{}/quay/acme/base:1", world.lab.registry_host())
     );
-    let other = "public.ecr.aws".parse().unwrap();
-    let error = world
-        .ecr
-        .create_pull_through_rule("quay", &other)
-        .await
-        .unwrap_err();
+    let other = WantedRule::new("quay", "public.ecr.aws");
+    let error = world.ecr.ensure_cache_rule(&other).await.unwrap_err();
     assert!(error.is_conflict(), "{error}");
 }
 

@@ -311,10 +311,14 @@ async fn sources_that_lie_are_refused_before_anything_is_tagged() {
         (nested.0, "nested more than 4 deep"),
         (many, "more than 10000 parts"),
     ] {
+        let subject = format!("from/app@{digest}");
         let error = copy_with(&client(Nobody), from, digest, to, &CopyOptions::default())
             .await
             .unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
+        if error.attempted() == "copy" {
+            assert!(error.subject().ends_with(&subject), "{error}");
+        }
         assert!(target.manifest("to/app", "1").is_none());
     }
 }

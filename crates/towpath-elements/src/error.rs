@@ -236,6 +236,24 @@ impl Error {
         self.0.kind == ErrorKind::TimedOut
     }
 
+    /// Whether the request cannot be right, whoever sends it and however often.
+    pub fn is_invalid(&self) -> bool {
+        self.0.kind == ErrorKind::Invalid
+    }
+
+    /// Whether the service answered something that its protocol does not allow, or that is not what it promised to be.
+    ///
+    /// # Troubleshooting
+    /// A proxy in between, or a wrong endpoint, looks like this. So does content whose digest is another one.
+    pub fn is_protocol(&self) -> bool {
+        self.0.kind == ErrorKind::Protocol
+    }
+
+    /// Whether the service, in this version or configuration, cannot do this.
+    pub fn is_unsupported(&self) -> bool {
+        self.0.kind == ErrorKind::Unsupported
+    }
+
     /// Whether the caller asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == ErrorKind::Cancelled
@@ -290,13 +308,73 @@ impl From<ParseError> for Error {
             "read",
             format!("{:?}", error.input()),
         )
-        .because(format!("as a {}: {}", error.what(), error.reason()))
+        .because(format!(
+            "as {} {}: {}",
+            article(error.what()),
+            error.what(),
+            error.reason()
+        ))
+    }
+}
+
+/// `a` or `an`, by the first letter: `an image reference`, `an AWS account`.
+fn article(word: &str) -> &'static str {
+    match word.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) {
+        true => "an",
+        false => "a",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_text_is_named_with_its_article() {
+        for (word, text) in [
+            ("image reference", "as an image reference: "),
+            ("tag", "as a tag: "),
+        ] {
+            let error = Error::from(ParseError::new(word, "x", "it is wrong"));
+            assert!(error.is_invalid() && error.detail().starts_with(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_kind_is_asked_for_by_its_own_name() {
+        let asks: [fn(&Error) -> bool; 11] = [
+            Error::is_not_found,
+            Error::is_conflict,
+            Error::is_denied,
+            Error::is_unauthenticated,
+            Error::is_rate_limited,
+            Error::is_unavailable,
+            Error::is_invalid,
+            Error::is_timed_out,
+            Error::is_cancelled,
+            Error::is_protocol,
+            Error::is_unsupported,
+        ];
+        let kinds = [
+            ErrorKind::NotFound,
+            ErrorKind::Conflict,
+            ErrorKind::Denied,
+            ErrorKind::Unauthenticated,
+            ErrorKind::RateLimited,
+            ErrorKind::Unavailable,
+            ErrorKind::Invalid,
+            ErrorKind::TimedOut,
+            ErrorKind::Cancelled,
+            ErrorKind::Protocol,
+            ErrorKind::Unsupported,
+        ];
+        for (place, kind) in kinds.into_iter().enumerate() {
+            let error = Error::new(kind, "Argo CD", "read", "shop");
+            for (asked, ask) in asks.iter().enumerate() {
+                assert_eq!(ask(&error), asked == place, "{kind:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_cause_is_in_the_report_and_not_in_the_line() {

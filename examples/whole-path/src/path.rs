@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use towpath_argocd::wire::App;
 use towpath_core::wait::Policy;
-use towpath_core::{BranchName, Cancellation, CommitSha, Digest, ImageRef, RegistryHost, RepoSlug, Secret};
-use towpath_ecr::Ecr;
+use towpath_core::{BranchName, Cancellation, CommitSha, Digest, ImageRef, RepoSlug, Secret};
+use towpath_ecr::{Ecr, WantedRule};
 use towpath_elements::ci::{CiRun, CiState, Conclusion};
 use towpath_elements::source::Commit;
 use towpath_elements::{Ci, Error, ErrorKind, Registry, Source};
@@ -176,10 +176,8 @@ impl Path<'_> {
     /// What a platform team has set up long before: the rules of the cache, the deployment repository, the Application.
     async fn prepare(&self, clients: &Clients) -> Result<(), Error> {
         for (prefix, upstream) in [("ecr-public", "public.ecr.aws"), ("quay", "quay.io")] {
-            clients
-                .ecr
-                .create_pull_through_rule(prefix, &RegistryHost::new(upstream)?)
-                .await?;
+            let rule = WantedRule::new(prefix, upstream);
+            clients.ecr.ensure_cache_rule(&rule).await?;
         }
         let deploy = repository("deploy")?;
         if clients

@@ -12,7 +12,7 @@ use std::time::Duration;
 use towpath_argocd::{ArgoCd, Login, RetryPolicy, RevisionOracle, WaitPolicy};
 use towpath_core::wait::{self, Judgement, Outcome, Policy};
 use towpath_core::{Application, Cancellation, CommitSha, Digest, ImageRef, Region, Retry};
-use towpath_ecr::{Ecr, EcrConfig};
+use towpath_ecr::{Ecr, EcrConfig, WantedRule};
 use towpath_elements::delivery::{DeliveryOutcome, Expected};
 use towpath_elements::{Delivery, Error};
 use towpath_lab::argocd::{self as lab, ArgoCdConfig, RegistryAccess};
@@ -118,7 +118,7 @@ async fn start_registry(quay: &Upstream) -> ecr::Ecr {
         .credentials(known.access_key_id, known.secret_access_key, None);
     let client = Ecr::new(&config).await.unwrap();
     client
-        .create_pull_through_rule("quay", &"quay.io".parse().unwrap())
+        .ensure_cache_rule(&WantedRule::new("quay", "quay.io"))
         .await
         .unwrap();
     registry

@@ -15,7 +15,7 @@ use towpath_core::wait::Policy;
 use towpath_core::{Digest, ImageRef, Region, RepositoryName};
 use towpath_ecr::oci::OciSettings;
 use towpath_ecr::registry::Scanner;
-use towpath_ecr::{Ecr, EcrConfig, ScanFrequency, ScanRule, ScanningConfiguration};
+use towpath_ecr::{Ecr, EcrConfig, ScanFrequency, ScanRule, ScanningConfiguration, WantedRule};
 use towpath_elements::Registry;
 use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
 use towpath_testkit::contract::registry::RegistryFixture;
@@ -81,7 +81,7 @@ impl Fixture {
             .upstream("quay.io".parse().unwrap(), upstream);
         let client = Ecr::new(&config).await.unwrap();
         client
-            .create_pull_through_rule("quay", &"quay.io".parse().unwrap())
+            .ensure_cache_rule(&WantedRule::new("quay", "quay.io"))
             .await
             .unwrap();
         Self {

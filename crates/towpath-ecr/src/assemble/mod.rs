@@ -115,7 +115,9 @@ impl Ecr {
     ///
     /// # Errors
     /// *Invalid* where an input cannot be right (a base without digest, a folder that is missing, a platform that the
-    /// base does not have, a link out of its folder), *conflict* where the tag is immutable and taken.
+    /// base does not have, a link out of its folder), *conflict* where the tag is immutable and taken. The tag is put last:
+    /// what was pushed before an error stays, without a tag, and [`unreferenced_images`](Self::unreferenced_images) finds
+    /// it.
     pub async fn assemble_image(&self, assembly: &Assembly) -> Result<Manifest> {
         config::check(&assembly.config)?;
         let base = match &assembly.base {

@@ -11,7 +11,7 @@ use aws_sdk_ecr::types::UpstreamRegistry;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use towpath_core::{ImageRef, RegistryHost};
+use towpath_core::ImageRef;
 use towpath_elements::{Error, ErrorKind, Result};
 
 const NO_RULE: &str = "PullThroughCacheRuleNotFoundException";
@@ -178,16 +178,6 @@ impl Ecr {
             },
             change: RuleChange::Credentials(before),
         })
-    }
-
-    /// Creates a rule for an upstream that needs no credentials (the public gallery of ECR, Quay.io, `registry.k8s.io`).
-    /// Succeeds where the same rule is there already. The short form of [`ensure_cache_rule`](Self::ensure_cache_rule).
-    ///
-    /// # Errors
-    /// As [`ensure_cache_rule`](Self::ensure_cache_rule).
-    pub async fn create_pull_through_rule(&self, prefix: &str, upstream: &RegistryHost) -> Result<()> {
-        let wanted = WantedRule::new(prefix, upstream.as_str());
-        self.ensure_cache_rule(&wanted).await.map(|_| ())
     }
 
     /// Changes by what a rule authenticates at its upstream: the only thing that can be changed of a rule.

@@ -143,8 +143,8 @@ impl CacheProblem {
                 let kind = super::Upstream::of(upstream);
                 match kind {
                     Some(kind) => format!(
-                        "create one: aws ecr create-pull-through-cache-rule --ecr-repository-prefix {} \
-                         --upstream-registry-url {}{}",
+                        "create one, with Ecr::ensure_cache_rule or: aws ecr create-pull-through-cache-rule \
+                         --ecr-repository-prefix {} --upstream-registry-url {}{}",
                         kind.usual_prefix(),
                         super::upstream::url_of(upstream),
                         match kind.needs() {

@@ -11,14 +11,15 @@ use towpath_core::{Digest, ImageRef};
 use towpath_elements::Result;
 use towpath_elements::registry::{Platform, PlatformImage};
 
-/// What is brought through the cache, and how sure it must be.
+/// What is brought through the cache, and how sure it must be. By default every platform, and the upstream is asked where
+/// this client reaches it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WarmOptions {
-    /// The platforms to fill, with their attestations; all of them where empty. The service itself stores every child
+    /// The platforms to fill, with their attestations; all of them where empty, as by default. The service itself stores every child
     /// of an index when it imports one; their layers come when they are read.
     pub platforms: Vec<Platform>,
-    /// Whether the upstream is asked if the cache is right.
+    /// Whether the upstream is asked if the cache is right; [`Verify::WhereReachable`] by default.
     pub verify: Verify,
 }
 
@@ -83,7 +84,8 @@ pub struct Warmed {
     pub manifests: usize,
     /// How many blobs it has.
     pub blobs: usize,
-    /// How many of them the cache did not have, so that they were read through it.
+    /// How many of them the cache did not have, so that they were read through it. 0 where the service had brought them
+    /// in with the manifest.
     pub filled: usize,
     /// How many bytes were read for that.
     pub bytes_read: u64,

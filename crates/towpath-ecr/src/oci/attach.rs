@@ -12,7 +12,7 @@ use towpath_elements::{Error, ErrorKind, Result};
 const ATTEMPTED: &str = "attach an artifact to";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// Something that says something of an image.
+/// Something that says something of an image: a signature, an SBOM, an attestation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Artifact {
@@ -82,7 +82,7 @@ pub struct Attached {
 }
 
 impl OciClient {
-    /// Attaches an artifact to an image or index, given by digest. The same artifact gives the same bytes, so attaching
+    /// Attaches an artifact (a signature, an SBOM, an attestation) to an image or index, given by digest. The same artifact gives the same bytes, so attaching
     /// it twice is attaching it once: what is there is not sent again.
     ///
     /// Registries that do not list referrers keep the list in a tag, `sha256-` and the digits; there it is added.

@@ -15,7 +15,7 @@ use towpath_core::{RegistryHost, Secret};
 use towpath_elements::{Error, ErrorKind, Result};
 use url::Url;
 
-/// Who the client is, registry by registry.
+/// The credentials of a client, registry by registry.
 #[async_trait]
 pub trait RegistryCredentials: fmt::Debug + Send + Sync {
     /// What stands behind `Basic ` for this registry: base64 of `user:password`. `None` is anonymous.

@@ -19,10 +19,27 @@ const DEEPEST: usize = 4;
 /// Manifests of one copy, children and referrers together; more are refused.
 const MOST_MANIFESTS: usize = 10_000;
 
+const SERVICE: &str = "image copy";
 const ATTEMPTED: &str = "copy";
 
-/// The digest of a descriptor, as the words of this workspace have it.
-pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+/// The digest of a descriptor, as [`ImageRef::at`] and [`Reference::Digest`] take it: [`Descriptor`] is a type of another
+/// crate, with a digest type of its own. For children of an index, layers, and lists of referrers.
+///
+/// ```no_run
+/// # async fn example(oci: towpath_ecr::oci::OciClient, image: towpath_ecr::ImageRef) -> towpath_ecr::Result<()> {
+/// use towpath_ecr::oci::digest_of;
+/// if let Some(index) = oci.manifest(&image).await? {
+///     for child in index.children() {
+///         let child = image.at(digest_of(child)?);
+///         println!("{child}: {} blobs", oci.manifest(&child).await?.map_or(0, |child| child.blobs().len()));
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// *Invalid* where it is no digest of an algorithm that is known here.
+pub fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
     Ok(descriptor.digest().to_string().parse()?)
 }
 
@@ -32,20 +49,31 @@ pub(crate) fn is_foreign(descriptor: &Descriptor) -> bool {
     media_type.contains("nondistributable") || media_type.contains("foreign")
 }
 
-/// What a copy takes along.
+/// A reference within a place, as it is usually written.
+fn named(place: &str, reference: &Reference) -> String {
+    match reference {
+        Reference::Tag(tag) => format!("{place}:{tag}"),
+        Reference::Digest(digest) => format!("{place}@{digest}"),
+    }
+}
+
+/// What a copy takes along, and how. The default is everything that refers to the image by OCI's own way, and nothing
+/// that cosign keeps under tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// The platform that is wanted; empty is the image as it is, with all of them. With one, the manifest of that
+    /// The platform that is wanted; empty, as by default, is the image as it is, with all of them. With one, the manifest of that
     /// platform is copied alone, without the index around it: an index names all its parts, and a registry takes it
     /// only with all of them. Several are refused for the same reason.
     pub platforms: Vec<Platform>,
-    /// Whether signatures, attestations and whatever else refers to the image, or to a part of it, come along.
+    /// Whether signatures, attestations, SBOMs and whatever else refers to the image, or to a part of it, come along; they
+    /// do by default.
     pub referrers: bool,
     /// Whether what cosign has stored for the image, or a part of it, under tags that are made of their digests
-    /// (`sha256-<digits>.sig`, `.att`, `.sbom`) comes along under the same tags. Costs three looks for each part.
+    /// (`sha256-<digits>.sig`, `.att`, `.sbom`) comes along under the same tags; not by default. Costs three looks
+    /// for each part.
     pub cosign: bool,
-    /// How many blobs travel at once.
+    /// How many blobs travel at once; 4 by default.
     pub parallel: usize,
 }
 
@@ -92,6 +120,20 @@ pub struct Copied {
 /// # Ok(()) }
 /// ```
 ///
+/// Each place has a client of its own, so this is how an image goes from one account to another:
+///
+/// ```no_run
+/// # async fn example(
+/// #     source: towpath_ecr::Ecr, target: towpath_ecr::Ecr, image: towpath_ecr::ImageRef,
+/// #     digest: towpath_ecr::Digest, mirror: towpath_ecr::ImageRef,
+/// # ) -> towpath_ecr::Result<()> {
+/// use towpath_ecr::oci::{CopyOptions, copy};
+/// let from = source.oci().repository(&image);
+/// let to = target.oci().repository(&mirror);
+/// copy(&from, &digest.into(), &to, mirror.tag(), &CopyOptions::default()).await?;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// *Not found* where the source lacks the image or a part of it, *protocol* where a part is not what its descriptor
 /// says, *invalid* for images that are nested more than four deep or have more than 10,000 parts, and what either place
@@ -106,7 +148,7 @@ pub async fn copy(
     let walk = Walk {
         source,
         sink,
-        subject: format!("{} {reference}", source.name()),
+        subject: named(&source.name(), reference),
         permits: Semaphore::new(options.parallel.max(1)),
         parallel: options.parallel.max(1),
         blobs: Mutex::default(),
@@ -177,7 +219,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Walk<'_> {
     fn refuse(&self, kind: ErrorKind, detail: impl Into<String>) -> Error {
-        Error::new(kind, "Towpath", ATTEMPTED, &self.subject).because(detail.into())
+        Error::new(kind, SERVICE, ATTEMPTED, &self.subject).because(detail.into())
     }
 
     fn copied(&self, manifest: Manifest) -> Copied {
@@ -489,6 +531,8 @@ impl OciClient {
 
     /// Copies an image, given by digest, with everything it consists of and what refers to it, between repositories
     /// that this client reaches: [`copy`] with the options' defaults. The tag of `to`, where it has one, is set last.
+    /// Both are read with this client's credentials: across accounts, use [`copy`] with the
+    /// [`repository`](Self::repository) of each account's client.
     ///
     /// # Errors
     /// *Invalid* without a digest, and those of [`copy`].

@@ -78,6 +78,21 @@ impl Refusal {
         }
     }
 
+    /// As [`error`](Self::error), where something was to be pushed: nothing is created by a push.
+    pub(super) fn of_push(
+        &self,
+        status: StatusCode,
+        service: &'static str,
+        attempted: &'static str,
+        subject: &str,
+    ) -> Error {
+        let error = self.error(status, service, attempted, subject);
+        match self.code.as_str() {
+            "NAME_UNKNOWN" => error.advise("create the repository first, with ensure_repository"),
+            _ => error,
+        }
+    }
+
     fn kind(&self, status: StatusCode) -> ErrorKind {
         match self.code.as_str() {
             "TAG_INVALID" => ErrorKind::Conflict,
@@ -182,6 +197,13 @@ mod tests {
         );
         let error = Refusal::read(b"Not Authorized\n").error(StatusCode::UNAUTHORIZED, "x", "read", "y");
         assert!(error.is_unauthenticated() && error.detail() == "HTTP 401: Not Authorized");
+        let missing = br#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such repository"}]}"#;
+        let error = Refusal::read(missing).of_push(StatusCode::NOT_FOUND, "Amazon ECR", "push", "shop/web");
+        assert_eq!(
+            error.to_string(),
+            "cannot push shop/web (Amazon ECR): not found: NAME_UNKNOWN (HTTP 404): no such repository; create the \
+             repository first, with ensure_repository"
+        );
         let expired = Refusal::read(
             br#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired"}]}"#,
         );

@@ -127,7 +127,7 @@ impl Manifest {
         }
     }
 
-    /// The manifests it names. Empty for an image.
+    /// The manifests it names. Empty for an image. [`digest_of`](super::digest_of) makes a digest of each.
     pub fn children(&self) -> &[Descriptor] {
         match &self.content {
             ManifestContent::Image(_) => &[],
@@ -144,6 +144,19 @@ struct Typed {
 
 impl OciClient {
     /// The manifest or index that a reference names; `None` where the registry has none.
+    ///
+    /// ```no_run
+    /// # async fn example(oci: towpath_ecr::oci::OciClient, image: towpath_ecr::ImageRef) -> towpath_ecr::Result<()> {
+    /// use towpath_ecr::oci::ManifestContent;
+    /// let manifest = oci.manifest(&image).await?.expect("it was pushed a moment ago");
+    /// println!("{} {}", manifest.media_type, manifest.digest);
+    /// if let ManifestContent::Image(image) = &manifest.content {
+    ///     for layer in image.layers() {
+    ///         println!("{} {} bytes", layer.digest(), layer.size());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// *Protocol* where the bytes do not have the digest asked for, or the one that the registry says they have.
@@ -227,10 +240,10 @@ impl OciClient {
         }
     }
 
-    /// Stores a manifest under its digest. What it names must be there already.
+    /// Pushes a manifest: stores it under its digest. What it names must be there already.
     ///
     /// # Errors
-    /// *Invalid* where a part is missing, *unsupported* where the registry does not take such a manifest.
+    /// *Not found* where the repository is missing, *invalid* where a part is missing, *unsupported* where the registry does not take such a manifest.
     pub async fn put_manifest(&self, repository: &ImageRef, manifest: &Manifest) -> Result<()> {
         let image = repository.at(manifest.digest.clone());
         self.put(&image, manifest).await.map(|_| ())
@@ -305,7 +318,8 @@ impl OciClient {
         request.payload = Payload::Bytes(manifest.bytes.clone());
         let reply = self.send(&request).await?;
         if !reply.status.is_success() {
-            return Err(reply.refuse(self.service(), ATTEMPTED, &request.subject));
+            let refusal = &reply.refusal;
+            return Err(refusal.of_push(reply.status, self.service(), ATTEMPTED, &request.subject));
         }
         Ok(reply.headers.contains_key("oci-subject"))
     }

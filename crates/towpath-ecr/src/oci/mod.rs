@@ -27,10 +27,10 @@ pub use archive::{ArchivedImage, DockerArchive, DockerArchiveWriter, OciArchive,
 pub use attach::{Artifact, ArtifactPart, Attached};
 pub use auth::{Anonymous, RegistryCredentials};
 pub use blob::{Blob, BlobSource, BlobStream, ReadBlob};
-pub use copy::{Copied, CopyOptions, copy};
+pub use copy::{Copied, CopyOptions, copy, digest_of};
 pub use layout::Layout;
 pub use manifest::{LARGEST_MANIFEST, Manifest, ManifestContent, media};
-pub use oci_spec::image::Descriptor;
+pub use oci_spec::image::{self as spec, Descriptor};
 pub use place::ImagePlace;
 pub use source::{ImageSink, ImageSource, Reference, Repository};
 pub use upload::Pushed;
@@ -47,20 +47,22 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OciSettings {
-    /// How often a request is sent at most, the first time included. At least 1.
+    /// How often a request is sent at most, the first time included. At least 1; 5 unless set.
     pub attempts: u32,
-    /// The pause before the second attempt; it doubles up to [`longest_pause`](Self::longest_pause), with jitter.
+    /// The pause before the second attempt; it doubles up to [`longest_pause`](Self::longest_pause), with jitter. A
+    /// quarter of a second unless set.
     pub first_pause: Duration,
-    /// The longest pause. A server that asks for more with `Retry-After` is not asked again; the error says how long.
+    /// The longest pause, 20 seconds unless set. A server that asks for more with `Retry-After` is not asked again; the
+    /// error says how long.
     pub longest_pause: Duration,
-    /// How long a connection may take to open.
+    /// How long a connection may take to open; 5 seconds unless set.
     pub connect_timeout: Duration,
-    /// How long a transfer may make no progress at all, in either direction.
+    /// How long a transfer may make no progress at all, in either direction; 30 seconds unless set.
     pub idle_timeout: Duration,
-    /// How many blobs travel at once.
+    /// How many blobs travel at once; 4 unless set.
     pub parallel: usize,
-    /// The most bytes of a blob that go in one request; a registry that wants larger parts gets them. Without it a blob
-    /// goes in one request, whatever its size, which is the fewest requests; some proxies before registries refuse that.
+    /// The most bytes of a blob that go in one request; a registry that wants larger parts gets them. Unless it is set,
+    /// a blob goes in one request, whatever its size, which is the fewest requests; some proxies before registries refuse that.
     pub chunk: Option<u64>,
     /// Where a registry is really reached, for mirrors and tests. Others are at `https://HOST`, or `http://HOST` on
     /// this machine.

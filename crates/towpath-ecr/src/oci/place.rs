@@ -14,6 +14,8 @@ use towpath_core::{ImageRef, Tag};
 use towpath_elements::{Error, ErrorKind, Result};
 
 const SERVICE: &str = "Towpath";
+/// How many names of images an error lists.
+const MOST_NAMES: usize = 10;
 
 /// Where an image is, or is to be.
 ///
@@ -117,7 +119,7 @@ impl fmt::Display for ImagePlace {
 }
 
 impl ImagePlace {
-    /// The place to read from, and the image in it. Registries are reached by `client`.
+    /// The place to read from, and the image in it. Registries are reached by `client`, with its credentials.
     ///
     /// Without a name, an archive or layout must hold one image alone.
     ///
@@ -133,7 +135,8 @@ impl ImagePlace {
                     Some(name) => layout.resolve(name).await?,
                     None => self.only(layout.entries().await?)?,
                 };
-                Ok((Box::new(layout), self.found(found)?))
+                let reference = self.found(found, || layout.references()).await?;
+                Ok((Box::new(layout), reference))
             }
             Self::OciArchive { path, name } => {
                 let archive = OciArchive::open(path).await?;
@@ -141,7 +144,8 @@ impl ImagePlace {
                     Some(name) => archive.resolve(name).await?,
                     None => self.only(archive.entries().await?)?,
                 };
-                Ok((Box::new(archive), self.found(found)?))
+                let reference = self.found(found, || archive.references()).await?;
+                Ok((Box::new(archive), reference))
             }
             Self::DockerArchive { path, name } => {
                 let archive = DockerArchive::open(path).await?;
@@ -153,6 +157,9 @@ impl ImagePlace {
 
     /// Copies the image of this place to another one. An archive is written anew and replaced whole; a layout is made
     /// where there is none.
+    ///
+    /// Both places are reached by `client`: from one account's registry to another's, use [`copy()`](super::copy()) with
+    /// the [`repository`](OciClient::repository) of each account's client.
     ///
     /// A Docker archive takes one platform and no referrers. Its target needs a name, and a layout's name must be a tag.
     ///
@@ -218,13 +225,26 @@ impl ImagePlace {
         }
     }
 
-    fn found(&self, found: Option<Descriptor>) -> Result<Reference> {
-        match found {
-            Some(descriptor) => Ok(digest_of(&descriptor)?.into()),
-            None => Err(self
-                .refuse(ErrorKind::NotFound)
-                .because("there is no such image in it")),
+    /// The image that was found; else an error that names those that are there.
+    async fn found<F>(&self, found: Option<Descriptor>, named: impl FnOnce() -> F) -> Result<Reference>
+    where
+        F: Future<Output = Result<Vec<(String, Descriptor)>>>,
+    {
+        if let Some(descriptor) = found {
+            return Ok(digest_of(&descriptor)?.into());
         }
+        let named = named().await?.into_iter();
+        let names: Vec<String> = named.map(|(name, _)| format!("{name:?}")).collect();
+        let error = self.refuse(ErrorKind::NotFound);
+        Err(match names.len() {
+            0 => error.because("there is no such image in it, and none that has a name"),
+            several => error.because(format!(
+                "there is no such image in it; there {} {}{}",
+                if several == 1 { "is" } else { "are" },
+                names[..several.min(MOST_NAMES)].join(", "),
+                if several > MOST_NAMES { ", …" } else { "" }
+            )),
+        })
     }
 
     fn refuse(&self, kind: ErrorKind) -> Error {

@@ -17,7 +17,7 @@ const ATTEMPTED: &str = "list what refers to";
 const ROUNDS: u32 = 8;
 
 impl OciClient {
-    /// The manifests whose subject is this digest, in the image's repository.
+    /// The manifests whose subject is this digest, in the image's repository: signatures, SBOMs, attestations.
     ///
     /// # Errors
     /// What the registry refuses; a registry that knows neither the API nor the tag has none, which is no error.

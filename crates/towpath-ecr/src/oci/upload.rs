@@ -26,7 +26,7 @@ pub enum Pushed {
 const ATTEMPTED: &str = "push the blob";
 
 impl OciClient {
-    /// Makes sure that a blob is in the image's repository.
+    /// Uploads a blob to the image's repository, unless it is there.
     ///
     /// An upload that is cut goes on from the byte that the registry says it has; what it has is not sent again. A
     /// session that the registry has lost is begun anew.
@@ -284,7 +284,8 @@ impl Upload<'_> {
     }
 
     fn refuse(&self, reply: &Reply) -> Error {
-        let error = reply.refuse(self.client.service(), ATTEMPTED, &self.subject);
+        let refusal = &reply.refusal;
+        let error = refusal.of_push(reply.status, self.client.service(), ATTEMPTED, &self.subject);
         match reply.status {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 error.advise("send it in parts: set OciSettings::chunk to what the registry's front takes")

@@ -44,7 +44,8 @@ impl Ecr {
     }
 
     /// Makes a repository that is as it is wanted, or changes what differs in the one that is there. A second run only
-    /// reads. Of two that make it at once both succeed, and one says that it did.
+    /// reads. Of two that make it at once both succeed, and one says that it did. A new repository has no `changed`
+    /// settings: it is `created` with all that are wanted.
     ///
     /// ```no_run
     /// # async fn example(ecr: towpath_ecr::Ecr) -> towpath_ecr::Result<()> {
@@ -105,7 +106,7 @@ impl Ecr {
         })
     }
 
-    /// Creates a repository where it is missing, with the service's defaults.
+    /// Creates a repository where it is missing, with the service's defaults. One that is there is left as it is.
     ///
     /// # Errors
     /// What the service says to `DescribeRepositories` and `CreateRepository`.
@@ -211,7 +212,8 @@ impl Ecr {
             differences.extend(Difference::between(POLICY, policy.as_ref(), wanted));
         }
         if let Some(wanted) = &settings.lifecycle {
-            let policy = self.lifecycle_text(&found.name).await?;
+            let stored = self.lifecycle_policy(&found.name).await?;
+            let policy = stored.map(|stored| PolicyDocument::from(stored.policy));
             differences.extend(Difference::between(LIFECYCLE, policy.as_ref(), wanted));
         }
         Ok(differences)
@@ -333,28 +335,6 @@ impl Ecr {
             false => {
                 tag.await?;
                 untag.await
-            }
-        }
-    }
-
-    async fn lifecycle_text(&self, name: &RepositoryName) -> Result<Option<PolicyDocument>> {
-        match self
-            .api
-            .get_lifecycle_policy()
-            .repository_name(name.as_str())
-            .send()
-            .await
-        {
-            Ok(output) => output
-                .lifecycle_policy_text
-                .map(PolicyDocument::lifecycle)
-                .transpose(),
-            Err(error) => {
-                let failed = failed("read the lifecycle policy of", name, error);
-                match failed.code.as_str() {
-                    "LifecyclePolicyNotFoundException" => Ok(None),
-                    _ => Err(failed.error),
-                }
             }
         }
     }

@@ -19,12 +19,15 @@ const MOST_TAGS: usize = 50;
 /// What a repository is to be like. What is `None` is left as it is.
 ///
 /// ```
-/// use towpath_ecr::{RepositorySettings, TagMutability};
+/// use towpath_ecr::{LifecyclePolicy, LifecycleRule, RepositorySettings, TagMutability};
+/// let fifty = LifecyclePolicy::new(vec![LifecycleRule::any(1).expire_beyond(50)])?;
 /// let settings = RepositorySettings::new()
 ///     .tag_mutability(TagMutability::ImmutableExcept(vec!["latest".into(), "dev-*".into()]))
 ///     .scan_on_push(true)
+///     .lifecycle(fifty)
 ///     .resource_tag("team", "web");
 /// assert!(settings.encryption.is_none());
+/// # Ok::<(), towpath_ecr::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,10 +131,10 @@ impl RepositorySettings {
         self
     }
 
-    /// Sets the lifecycle policy.
+    /// Sets the lifecycle policy, a [`LifecyclePolicy`](crate::LifecyclePolicy) or its text.
     #[must_use]
-    pub fn lifecycle(mut self, policy: PolicyDocument) -> Self {
-        self.lifecycle = Some(policy);
+    pub fn lifecycle(mut self, policy: impl Into<PolicyDocument>) -> Self {
+        self.lifecycle = Some(policy.into());
         self
     }
 

@@ -60,7 +60,7 @@ impl ScanRule {
 pub enum ScanFrequency {
     /// Once, when it is pushed.
     OnPush,
-    /// When it is pushed, and whenever a weakness becomes known; the enhanced scanner only.
+    /// When it is pushed, and whenever a vulnerability becomes known; the enhanced scanner only.
     Continuous,
     /// Only where somebody asks.
     Manual,

@@ -217,7 +217,7 @@ async fn places_are_named_as_elsewhere() {
         ("oci:", "path is empty"),
         ("oci-archive::1", "path is empty"),
         ("oci:images:", "nothing behind"),
-        ("docker-archive:image.tar:Web", "lower case"),
+        ("docker-archive:image.tar:Web", "as an image reference: "),
     ] {
         let error = text.parse::<ImagePlace>().unwrap_err();
         assert!(
@@ -266,7 +266,7 @@ async fn an_image_is_copied_by_the_names_of_places() {
             at("oci", "images:2"),
             registry.clone(),
             ErrorKind::NotFound,
-            "no such image",
+            "there is no such image in it; there is \"1.4\"",
         ),
         (
             at("oci", "images"),
@@ -278,7 +278,7 @@ async fn an_image_is_copied_by_the_names_of_places() {
             at("oci", "none:1"),
             registry.clone(),
             ErrorKind::NotFound,
-            "oci-layout",
+            "Layout::create makes a layout",
         ),
         (
             at("oci-archive", "none.tar"),

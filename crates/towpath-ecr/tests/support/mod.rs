@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 use towpath_ecr::oci::OciSettings;
 use towpath_ecr::registry::{Assembly, Layer};
-use towpath_ecr::{Digest, Ecr, EcrConfig, ImageRef, Region, Registry};
+use towpath_ecr::{Digest, Ecr, EcrConfig, ImageRef, Region, Registry, WantedRule};
 use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
 
 pub struct World {
@@ -54,7 +54,7 @@ impl World {
         let world = Self::start().await;
         world
             .ecr
-            .create_pull_through_rule("quay", &"quay.io".parse().unwrap())
+            .ensure_cache_rule(&WantedRule::new("quay", "quay.io"))
             .await
             .unwrap();
         world

@@ -1,4 +1,7 @@
 //! Elements D1, D2, E1 and E2: the private registry, its pull-through cache, and the public registries behind it.
+//!
+//! Whoever uses `towpath-ecr` finds all of this there, too: read `towpath_ecr::registry` for
+//! `towpath_elements::registry`, and `towpath_ecr` for `towpath_core`.
 
 mod gate_report;
 mod policy;
@@ -55,25 +58,31 @@ pub trait Registry: fmt::Debug + Send + Sync {
     /// Creates the repository where it is missing, and says where it is.
     async fn ensure_repository(&self, repository: &RepositoryName) -> Result<ImageRef>;
 
-    /// What a reference names now.
+    /// What a reference names now; `None` where the registry has no such image, or no such repository. What a registry
+    /// answers to a caller who may not read looks the same: `Ecr::diagnose` of `towpath-ecr` tells these apart.
     async fn resolve(&self, image: &ImageRef) -> Result<Option<ResolvedImage>>;
 
     /// The name that an upstream image has behind the pull-through cache (D2).
     async fn cached(&self, upstream: &ImageRef) -> Result<ImageRef>;
 
-    /// Brings an upstream image, every platform of it, into the cache, and checks that it is what the upstream has.
+    /// Brings an upstream image, every platform of it, into the cache. What was asked for by digest is what the upstream
+    /// has; a tag is compared with the upstream's where the client reaches the upstream itself, and may else be as old
+    /// as the cache lets it be.
     async fn import(&self, upstream: &ImageRef) -> Result<ImportedImage>;
 
-    /// Makes an image from a base and layers, and stores it under its digest and, last, its tag.
+    /// Makes an image from a base and layers, and pushes it: stores it under its digest and, last, its tag. What was pushed
+    /// before an error stays, without a tag.
     async fn assemble(&self, assembly: Assembly) -> Result<ResolvedImage>;
 
     /// Makes a tag name the image, which must be given by digest.
     async fn tag(&self, image: &ImageRef, tag: &Tag) -> Result<()>;
 
-    /// Copies an image, given by digest, with everything it consists of and everything that refers to it.
+    /// Copies an image, given by digest, with everything it consists of and everything that refers to it (signatures,
+    /// SBOMs). Both places are reached with this registry's credentials: between accounts, use `oci::copy` of
+    /// `towpath-ecr` with a client for each.
     async fn copy(&self, from: &ImageRef, to: &ImageRef) -> Result<ResolvedImage>;
 
-    /// What the registry's scanner knows of an image, given by digest, right now.
+    /// What the registry's scanner knows of an image, given by digest, right now: its vulnerabilities (CVEs).
     async fn scan(&self, image: &ImageRef) -> Result<ScanReport>;
 
     /// What the scanner knows of the same image later on. What the report before says of the registry, and of platforms

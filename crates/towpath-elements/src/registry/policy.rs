@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What a scan may find for its gate to open, as [`judge`](Self::judge) reads it.
+/// Which vulnerabilities (CVEs) a scan may find for its gate to open, as [`judge`](Self::judge) reads it.
 ///
 /// It fails closed: a platform without a whole result closes the gate unless [`without_result`](Self::without_result)
 /// names exactly its reason, and what a scanner does not say of a finding never lets the finding through.
@@ -26,25 +26,52 @@ use std::time::Duration;
 /// policy.without_result.insert(NoResult::UnsupportedImage, Allowance::new("made from scratch", until));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// The same in JSON. A field that is not known is refused, so that a misspelt one does not open the gate; only `limits`,
+/// `packages`, `maximum_age` and `without_result` may be left out. `packages` is `"all"`, `{"only": [...]}` or
+/// `{"except": [...]}`.
+///
+/// ```
+/// use towpath_elements::registry::{ScanPolicy, Severity};
+/// let policy: ScanPolicy = serde_json::from_str(r#"{
+///     "refuse_from": "high",
+///     "limits": {"medium": 10},
+///     "fixable_only": false,
+///     "packages": {"only": ["OS"]},
+///     "maximum_age": {"secs": 86400, "nanos": 0},
+///     "allowed": {
+///         "CVE-2026-1": {
+///             "reason": "the parser is not reachable", "until": "2027-01-01T00:00:00Z", "packages": ["libxml2"]
+///         }
+///     },
+///     "without_result": {
+///         "UNSUPPORTED_IMAGE": {"reason": "made from scratch", "until": "2027-01-01T00:00:00Z"}
+///     }
+/// }"#)?;
+/// assert_eq!(policy.refuse_from, Severity::High);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ScanPolicy {
-    /// The least severity that closes the gate with its first finding.
+    /// The least severity that closes the gate with its first finding; [`Severity::High`] by default.
     pub refuse_from: Severity,
     /// How many findings of a severity one platform may have. A severity that stands here is judged by its number alone;
-    /// [`refuse_from`](Self::refuse_from) judges all others. A weakness in two packages is two findings.
+    /// [`refuse_from`](Self::refuse_from) judges all others. A vulnerability in two packages is two
+    /// findings. None has a limit by default.
     #[serde(default)]
     pub limits: BTreeMap<Severity, usize>,
-    /// Whether findings count only while a newer version mends them. Where the scanner does not say, they count: the
-    /// basic one never does.
+    /// Whether findings count only while a newer version fixes them; by default all do. Where the scanner does not say,
+    /// they count: the basic one never does.
     pub fixable_only: bool,
-    /// Which packages' findings count.
+    /// Which packages' findings count; all by default.
     #[serde(default)]
     pub packages: Packages,
-    /// Findings that are let through, by name.
+    /// Findings that are let through, by name such as `CVE-2026-12345`; none by default.
     pub allowed: BTreeMap<String, Allowance>,
-    /// How old a result may be.
+    /// How old a result may be; any age by default.
     pub maximum_age: Option<Duration>,
-    /// Reasons for which a platform may have no result at all. Their package scope means nothing.
+    /// Reasons for which a platform may have no result at all; none by default. Their package scope means nothing.
     #[serde(default)]
     pub without_result: BTreeMap<NoResult, Allowance>,
 }
@@ -66,6 +93,7 @@ impl Default for ScanPolicy {
 
 /// Why something is let through, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Allowance {
     /// Why.
     pub reason: String,
@@ -135,6 +163,28 @@ impl Packages {
             Self::All => true,
             Self::Only(managers) => among(managers),
             Self::Except(managers) => !among(managers),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_field_is_refused() {
+        let until = Timestamp::UNIX_EPOCH;
+        let mut policy = ScanPolicy::default();
+        policy
+            .allowed
+            .insert("CVE-1".into(), Allowance::new("why", until));
+        policy.maximum_age = Some(Duration::from_secs(60));
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<ScanPolicy>(&json).unwrap(), policy);
+        for (right, wrong) in [("maximum_age", "max_age"), ("packages\":[]", "package\":[]")] {
+            let json = json.replace(right, wrong);
+            let error = serde_json::from_str::<ScanPolicy>(&json).unwrap_err();
+            assert!(error.to_string().contains("unknown field"), "{error}");
         }
     }
 }

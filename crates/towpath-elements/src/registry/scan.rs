@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use towpath_core::wait::{self, Judgement, Policy};
-use towpath_core::{Cancellation, ImageRef};
+use towpath_core::{Cancellation, ImageRef, ParseError};
 
-/// What the scanner knows of an image.
+/// What the scanner knows of an image: the vulnerabilities (CVEs) that it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScanReport {
@@ -100,7 +101,7 @@ pub struct PlatformScan {
     pub pushed: Option<Timestamp>,
     /// When the scan was completed, where the service says so.
     pub completed: Option<Timestamp>,
-    /// What was found; a weakness in several packages stands here once for each.
+    /// What was found; a vulnerability in several packages stands here once for each.
     pub findings: Vec<Finding>,
 }
 
@@ -246,12 +247,12 @@ impl fmt::Display for NoResult {
     }
 }
 
-/// One weakness that a scanner found, in one package.
+/// One vulnerability that a scanner found, in one package.
 ///
 /// ```
 /// use towpath_elements::registry::{Finding, Severity};
 /// let finding = Finding::new("CVE-2026-1", Severity::High).in_package("zlib", "1.3").mended_in("1.3.1");
-/// assert_eq!(finding.to_string(), "CVE-2026-1 (high) in zlib 1.3, mended in 1.3.1");
+/// assert_eq!(finding.to_string(), "CVE-2026-1 (high) in zlib 1.3, fixed in 1.3.1");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -340,7 +341,7 @@ impl fmt::Display for Finding {
             }
         }
         match &self.fixed_in {
-            Some(fixed) => write!(f, ", mended in {fixed}"),
+            Some(fixed) => write!(f, ", fixed in {fixed}"),
             None => Ok(()),
         }
     }
@@ -407,7 +408,14 @@ impl fmt::Display for Score {
     }
 }
 
-/// How bad a finding is, from nothing to worst.
+/// How bad a finding is, from nothing to worst. In JSON in small letters, as it is written; read from a text in small
+/// letters or capitals.
+///
+/// ```
+/// use towpath_elements::registry::Severity;
+/// assert_eq!("CRITICAL".parse(), Ok(Severity::Critical));
+/// assert!("severe".parse::<Severity>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -426,15 +434,44 @@ pub enum Severity {
     Undefined,
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Severity {
+    /// All of them, from nothing to worst.
+    pub const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Low,
+        Self::Medium,
+        Self::High,
+        Self::Critical,
+        Self::Undefined,
+    ];
+
+    /// As it is written, such as `high`.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Informational => "informational",
             Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",
             Self::Critical => "critical",
             Self::Undefined => "undefined",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Severity {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let named = |severity: &Self| severity.as_str().eq_ignore_ascii_case(text);
+        Self::ALL.into_iter().find(named).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            ParseError::new("severity", text, format!("it must be one of {known}"))
         })
     }
 }
@@ -505,6 +542,12 @@ mod tests {
             assert_eq!(json, format!("\"{one}\""));
         }
         assert_eq!(NoResult::from_word("NOVEL"), None);
+        for one in Severity::ALL {
+            assert_eq!(serde_json::to_string(&one).unwrap(), format!("\"{one}\""));
+            assert_eq!(one.to_string().to_uppercase().parse(), Ok(one));
+        }
+        let error = "worst".parse::<Severity>().unwrap_err();
+        assert!(error.reason().ends_with("critical, undefined"), "{error}");
     }
 
     #[test]

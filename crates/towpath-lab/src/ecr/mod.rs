@@ -9,6 +9,15 @@
 //! Where ECR is known to differ from the distribution specification, this does too: Basic authentication only, a
 //! plain-text 401, 403 for an expired token, 201 for a chunk, no `Location` for a manifest, 405 for a manifest it
 //! dislikes, blobs behind redirects to signed addresses, images translated for who accepts another format.
+//!
+//! Two settings hide at first what a client has to deal with. Every repository is scanned on push
+//! ([`EcrConfig::scan_on_push`]), so that an image which nobody scans shows only without it. And the layers of a cached
+//! image have come with its manifest, so that a client finds nothing left to fill until
+//! [`cache_layers_lazily`](Ecr::cache_layers_lazily) is called.
+//!
+//! The lab stands in for upstream registries too, but only the registry knows where they are. A client that asks an
+//! upstream itself (`Verify::Required` of `towpath-ecr`) asks the real one, unless its configuration names the lab's
+//! ([`Upstream::address`]), as `EcrConfig::upstream` of `towpath-ecr` does.
 
 mod api;
 mod archive;
@@ -58,32 +67,33 @@ use store::Store;
 use tokens::Tokens;
 use towpath_core::{Digest, Secret};
 
-/// How a registry is to be set up.
+/// How a registry is to be set up. Each field says its default.
 #[derive(Clone, Debug)]
 pub struct EcrConfig {
-    /// The region that requests are signed for.
+    /// The region that requests are signed for; `eu-west-1`.
     pub region: String,
-    /// The account, which is the id of the registry: 12 digits.
+    /// The account, which is the id of the registry: 12 digits; `123456789012`.
     pub account: String,
-    /// The access key that is known.
+    /// The access key that is known; `AKIALABLABLABLABLAB0`.
     pub access_key_id: String,
-    /// The secret that belongs to it.
+    /// The secret that belongs to it; `lab-secret-access-key`.
     pub secret_access_key: Secret,
-    /// Where the upstream registries of pull-through rules are: host name, address on loopback.
+    /// Where the upstream registries of pull-through rules are: host name, address on loopback; none.
     pub upstreams: Vec<(String, SocketAddr)>,
     /// How long an authorization token lasts; 12 hours.
     pub token_life: Duration,
-    /// The time from a push to the end of its scan.
+    /// The time from a push to the end of its scan; 60 milliseconds.
     pub scan_delay: Duration,
-    /// How long after the end of an enhanced scan its findings are listed.
+    /// How long after the end of an enhanced scan its findings are listed; at once.
     pub findings_delay: Duration,
-    /// Whether a registry scans every repository on push from the start (basic scanning).
+    /// Whether a registry scans every repository on push from the start (basic scanning); it does. Without it a repository
+    /// is scanned as its own setting says.
     pub scan_on_push: bool,
     /// How long a cached tag is served without asking its upstream; 24 hours.
     pub cache_life: Duration,
-    /// The port of the JSON API; 0 for any.
+    /// The port of the JSON API; 0, which is any that is free.
     pub api_port: u16,
-    /// The port of `/v2/`; 0 for any.
+    /// The port of `/v2/`; 0, which is any that is free.
     pub registry_port: u16,
     /// How long the signed address of a blob works, in whole seconds; an hour.
     pub download_url_life: Duration,
@@ -119,6 +129,16 @@ impl Default for EcrConfig {
 /// assert!(ecr.repositories().is_empty());
 /// # Ok::<(), towpath_lab::LabError>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A client needs its address, its region and its access key. The client of `towpath-ecr` takes them so:
+///
+/// ```ignore
+/// let config = towpath_ecr::EcrConfig::from_env()
+///     .region(lab.region().parse()?)
+///     .endpoint(lab.api_url().parse()?)
+///     .credentials(lab.access_key_id(), lab.secret_access_key().clone(), None);
+/// let ecr = towpath_ecr::Ecr::new(&config).await?;
 /// ```
 #[derive(Debug)]
 pub struct Ecr {
@@ -213,6 +233,21 @@ impl Ecr {
         format!("http://{}", self.api.address())
     }
 
+    /// The region that requests are signed for, for `AWS_REGION`.
+    pub fn region(&self) -> &str {
+        &self.service.config.region
+    }
+
+    /// The access key that is known, for `AWS_ACCESS_KEY_ID`.
+    pub fn access_key_id(&self) -> &str {
+        &self.service.config.access_key_id
+    }
+
+    /// The secret that belongs to it, for `AWS_SECRET_ACCESS_KEY`.
+    pub fn secret_access_key(&self) -> &Secret {
+        &self.service.config.secret_access_key
+    }
+
     /// `host:port` of `/v2/`, for image references. It speaks plain HTTP.
     pub fn registry_host(&self) -> &str {
         &self.service.registry_host
@@ -277,7 +312,7 @@ impl Ecr {
         *lock(&self.service.token_life) = life;
     }
 
-    /// Sets what scans find, by repository name or, which goes first, by image digest.
+    /// Sets which vulnerabilities scans find, by repository name or, which goes first, by image digest.
     pub fn set_findings(&self, target: &str, findings: Vec<Finding>) {
         self.service.store().findings.insert(target.to_owned(), findings);
     }
@@ -304,7 +339,7 @@ impl Ecr {
         self.service.blobs_redirected.store(redirect, Ordering::Relaxed);
     }
 
-    /// Makes a weakness known, for a repository or an image digest. Scans from now on find it, and so do images that
+    /// Makes a vulnerability (CVE) known, for a repository or an image digest. Scans from now on find it, and so do images that
     /// are scanned continuously: they are scanned anew. Other scans stay as they are.
     pub fn publish_finding(&self, target: &str, finding: Finding) {
         self.service.store().published.push(scan::Published {

@@ -38,11 +38,14 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
 ///
 /// ```no_run
 /// # async fn example() -> towpath_ecr::Result<()> {
-/// use towpath_ecr::oci::Layout;
+/// use towpath_ecr::oci::{ImageSource, Layout, digest_of};
 /// let layout = Layout::open("build/images").await?;
 /// for (name, descriptor) in layout.references().await? {
-///     let digest = descriptor.digest();
-///     // …
+///     let digest = digest_of(&descriptor)?;
+///     println!("{name} {digest}");
+///     if let Some(manifest) = layout.manifest(&digest.into()).await? {
+///         println!("  {} platforms, {} blobs", manifest.children().len(), manifest.blobs().len());
+///     }
 /// }
 /// # Ok(())
 /// # }

@@ -98,8 +98,14 @@ impl Reader {
     pub(crate) async fn open(tree: Tree) -> Result<Self> {
         let subject = tree.path_of(MARK);
         let Some(mark) = tree.read(MARK, 64 * 1024).await? else {
-            return Err(Error::new(ErrorKind::NotFound, LAYOUT, "read", &subject)
-                .because("there is no such file, so this is no layout"));
+            let error = Error::new(ErrorKind::NotFound, LAYOUT, "read", &subject)
+                .because("there is no such file, so this is no layout");
+            return Err(match tree {
+                Tree::Folder(_) => {
+                    error.advise("check the path; Layout::create makes a layout where there is none")
+                }
+                Tree::Archive(_) => error,
+            });
         };
         check_mark(&mark, &subject)?;
         Ok(Self {

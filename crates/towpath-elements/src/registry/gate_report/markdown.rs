@@ -1,7 +1,7 @@
 //! Markdown as GitHub reads it (*GitHub Flavored Markdown*, tables), within what the summary of a step may have
 //! (*Workflow commands for GitHub Actions*, "Adding a job summary": 1 MiB).
 
-use super::{GateReport, at_most, found, plain, used};
+use super::{GateReport, at_most, found, plain, time, used};
 use url::Url;
 
 /// The bytes that a summary may have.
@@ -15,9 +15,12 @@ const CELL: usize = 300;
 const LINES: usize = 50;
 
 pub(super) fn write(gate: &GateReport<'_>) -> String {
-    let image = cell(&gate.report.image.to_string());
-    let mut text = format!("### Scan of {image}: {}\n\n", gate.headline());
+    // A reference has no character that ends a code span.
+    let mut text = format!("### Scan of `{}`: {}\n", gate.report.image, gate.headline());
     let verdict = gate.verdict;
+    if !verdict.reasons.is_empty() {
+        text.push('\n');
+    }
     for reason in verdict.reasons.iter().take(LINES) {
         text.push_str(&format!("- {}\n", cell(reason)));
     }
@@ -25,7 +28,7 @@ pub(super) fn write(gate: &GateReport<'_>) -> String {
     text.push_str("\n| Platform | Scanner | Status | Completed | Found |\n|---|---|---|---|---|\n");
     for scan in gate.report.platforms.iter().take(LINES) {
         let scanner = scan.scanner.as_ref().map(ToString::to_string);
-        let completed = scan.completed.map(|at| at.to_string());
+        let completed = scan.completed.map(time);
         let cells = [
             scan.name(),
             scanner.unwrap_or_default(),
@@ -39,7 +42,7 @@ pub(super) fn write(gate: &GateReport<'_>) -> String {
     if !verdict.allowances.is_empty() {
         text.push_str("\n| Allowance | Until | Use | Reason |\n|---|---|---|---|\n");
         for one in verdict.allowances.iter().take(LINES) {
-            let until = one.allowance.until.to_string();
+            let until = time(one.allowance.until);
             let cells = [&one.name, &until, &used(one.used), &one.allowance.reason];
             row(&mut text, &cells.map(|text| cell(text)));
         }
@@ -54,7 +57,7 @@ fn findings(text: &mut String, gate: &GateReport<'_>) {
     if rows.is_empty() {
         return;
     }
-    text.push_str("\n| Severity | Finding | Package | Version | Mended in | Platforms | Verdict |\n");
+    text.push_str("\n| Severity | Finding | Package | Version | Fixed in | Platforms | Verdict |\n");
     text.push_str("|---|---|---|---|---|---|---|\n");
     for (written, (found, platforms)) in rows.iter().enumerate() {
         let finding = found.finding;

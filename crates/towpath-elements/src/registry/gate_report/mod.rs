@@ -15,6 +15,7 @@ use super::{
     Fate, Finding, PlatformScan, PlatformVerdict, ScanReport, ScanStatus, ScanVerdict, Severity, Use,
 };
 use crate::{Error, ErrorKind, Result};
+use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -123,7 +124,7 @@ impl<'a> GateReport<'a> {
         json::write(self)
     }
 
-    /// SARIF 2.1.0, one run, with a rule for each weakness and a result for each place it is in. Allowed and ignored
+    /// SARIF 2.1.0, one run, with a rule for each vulnerability and a result for each place it is in. Allowed and ignored
     /// findings are suppressed, with the justification.
     ///
     /// It stays within 25,000 results, which is what GitHub takes of a run; where results are left out, the worst are
@@ -205,6 +206,11 @@ fn at_most(text: &str, characters: usize) -> String {
     }
 }
 
+/// A time for people, without fractions of a second.
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// The worst first: `1 critical, 3 low`.
 fn counted(counts: &BTreeMap<Severity, usize>) -> String {
     let mut text = String::new();
@@ -236,8 +242,8 @@ fn found(scan: &PlatformScan) -> String {
 fn used(used: Use) -> String {
     match used {
         Use::Used(count) => format!("lets {count} through"),
-        Use::Expired(0) => "ended, and is for nothing".to_owned(),
-        Use::Expired(count) => format!("ended: {count} count again"),
-        Use::Unmatched => "is for nothing: it may go".to_owned(),
+        Use::Expired(0) => "expired; matches nothing".to_owned(),
+        Use::Expired(count) => format!("expired: {count} count again"),
+        Use::Unmatched => "matches nothing: it may go".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! The table for a terminal.
 
-use super::{GateReport, at_most, found, plain, used};
+use super::{GateReport, at_most, found, plain, time, used};
 
 /// The widest that a column gets, in characters; the last one is as wide as it is.
 const WIDEST: usize = 48;
@@ -12,7 +12,7 @@ pub(super) fn write(gate: &GateReport<'_>) -> String {
     }
     let platforms = gate.report.platforms.iter().map(|scan| {
         let scanner = scan.scanner.as_ref().map(ToString::to_string);
-        let completed = scan.completed.map(|at| at.to_string());
+        let completed = scan.completed.map(time);
         [
             scan.name(),
             scanner.unwrap_or_else(|| "-".into()),
@@ -43,7 +43,7 @@ pub(super) fn write(gate: &GateReport<'_>) -> String {
             "FINDING",
             "PACKAGE",
             "VERSION",
-            "MENDED IN",
+            "FIXED IN",
             "PLATFORMS",
             "VERDICT",
         ];
@@ -53,7 +53,7 @@ pub(super) fn write(gate: &GateReport<'_>) -> String {
         let rows = gate.verdict.allowances.iter().map(|one| {
             [
                 one.name.clone(),
-                one.allowance.until.to_string(),
+                time(one.allowance.until),
                 used(one.used),
                 one.allowance.reason.clone(),
             ]

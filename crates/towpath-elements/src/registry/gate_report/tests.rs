@@ -74,8 +74,22 @@ fn the_table_is_aligned_and_worst_first() {
     assert!(lines[title + 1].ends_with("refused"));
     assert!(lines[title + 2].starts_with("low "), "{table}");
     assert!(lines[title + 3].contains("allowed until 1970-01-12T13:46:40Z: not reachable | really"));
-    assert!(table.contains("ended, and is for nothing"), "{table}");
+    assert!(table.contains("expired; matches nothing"), "{table}");
     assert!(table.contains("linux/riscv64"), "{table}");
+}
+
+#[test]
+fn markdown_reads_well_where_the_gate_opens() {
+    let mut scan = scan("amd64", Vec::new());
+    scan.completed = Some("2026-01-02T03:04:05.678901234Z".parse().unwrap());
+    let report = report(vec![scan]);
+    let verdict = ScanPolicy::default().judge(&report, Timestamp::now());
+    let gate = GateReport::new(&report, &verdict).unwrap();
+    let title = format!("### Scan of `{}`: passed\n\n| Platform |", report.image);
+    assert!(gate.markdown().starts_with(&title), "{}", gate.markdown());
+    for text in [gate.markdown(), gate.table()] {
+        assert!(text.contains("2026-01-02T03:04:05Z"), "{text}");
+    }
 }
 
 #[test]
