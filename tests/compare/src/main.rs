@@ -8,8 +8,10 @@
 mod calls;
 mod child;
 mod lab_start;
+mod listing;
 mod registry;
 mod report;
+mod waits;
 
 use clap::{Parser, ValueEnum};
 use std::error::Error;
@@ -34,9 +36,12 @@ struct Args {
     /// How often each image is copied.
     #[arg(long, default_value_t = 5)]
     copies: usize,
-    /// What `copy-image` copies, and where to.
+    /// How many applications are waited for at once, each number in a lab of its own.
+    #[arg(long, value_delimiter = ',', default_value = "1,100,2000")]
+    applications: Vec<usize>,
+    /// What a program of its own is told.
     #[arg(hide = true)]
-    images: Vec<String>,
+    words: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -47,8 +52,27 @@ enum What {
     Calls,
     /// Copies between registries beside skopeo.
     Registry,
+    /// Listing images of the lab beside a bare SDK loop.
+    Listing,
+    /// Waits for Argo CD beside other rules.
+    Waits,
     /// All of it.
     All,
+    /// One listing by the bare SDK, in a program of its own.
+    #[value(hide = true)]
+    ListBare,
+    /// The same by Towpath.
+    #[value(hide = true)]
+    ListImages,
+    /// Waits for applications in a program of its own, in each of the ways.
+    #[value(hide = true)]
+    WaitTowpath,
+    /// By looking every second.
+    #[value(hide = true)]
+    WaitPolling,
+    /// By a stream for each application.
+    #[value(hide = true)]
+    WaitStreaming,
     /// One copy, as `registry` measures it in a program of its own.
     #[value(hide = true)]
     CopyImage,
@@ -67,11 +91,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<()> {
-    if let What::CopyImage = args.what {
-        let [from, to] = args.images.as_slice() else {
-            return Err("copy-image takes two images".into());
-        };
-        return registry::copy_image(from, to).await;
+    match (args.what, args.words.as_slice()) {
+        (What::CopyImage, [from, to]) => return registry::copy_image(from, to).await,
+        (What::ListBare, [endpoint, images]) => return listing::list(true, endpoint, images).await,
+        (What::ListImages, [endpoint, images]) => return listing::list(false, endpoint, images).await,
+        (What::WaitTowpath, words) => return waits::wait("wait-towpath", words).await,
+        (What::WaitPolling, words) => return waits::wait("wait-polling", words).await,
+        (What::WaitStreaming, words) => return waits::wait("wait-streaming", words).await,
+        _ => {}
     }
     let wanted = |what| args.what == what || args.what == What::All;
     if wanted(What::LabStart) {
@@ -82,6 +109,12 @@ async fn run(args: &Args) -> Result<()> {
     }
     if wanted(What::Registry) {
         registry::compare(args.copies).await?;
+    }
+    if wanted(What::Listing) {
+        listing::compare(args.copies).await?;
+    }
+    if wanted(What::Waits) {
+        waits::compare(&args.applications).await?;
     }
     Ok(())
 }

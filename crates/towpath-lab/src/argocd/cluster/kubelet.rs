@@ -54,7 +54,7 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
                     image_digest: pulled.resolved,
                     manifest_digest: pulled.manifest,
                     blobs: pulled.blobs,
-                    started_at: cluster.0.clock.now(),
+                    started_at: cluster.0.clock.precise(),
                 });
             } else {
                 at.set(&cluster, |status| {
@@ -66,8 +66,9 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
     }
     cluster.0.clock.sleep(cluster.delays().start).await;
     let now = cluster.0.clock.now();
+    let precisely = cluster.0.clock.precise();
     for container in &mut running {
-        container.started_at = now;
+        container.started_at = precisely;
         cluster.record(
             &key,
             false,
