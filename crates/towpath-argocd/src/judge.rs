@@ -617,13 +617,19 @@ impl Case<'_> {
     /// Whether the last comparison may have begun before this operation ended. Both times are whole seconds: within the
     /// same one, only a comparison that was asked for afterwards counts, and the first that came back may have been
     /// another one that was already going on.
+    ///
+    /// Not so where the operation brought what is expected: what was in sync with it before its end is so afterwards, and
+    /// the pods themselves say whether health was told too early.
     fn is_stale(&self, state: &OperationState) -> bool {
         let dry = state.operation.sync.as_ref().is_some_and(|sync| sync.dry_run);
         match (self.app.status.reconciled_at, state.finished_at) {
             _ if dry => false,
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some(compared), Some(ended)) if compared == ended => self.facts.refreshes_since_operation < 2,
+            (Some(compared), Some(ended)) if compared == ended => {
+                let seen_otherwise = !self.expected.images.is_empty() && self.concerns_expected(state);
+                !seen_otherwise && self.facts.refreshes_since_operation < 2
+            }
             (Some(compared), Some(ended)) => compared < ended,
         }
     }

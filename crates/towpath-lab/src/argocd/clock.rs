@@ -102,7 +102,11 @@ mod tests {
         let clock = Clock::start();
         let hour = Duration::from_secs(3600);
         let before = clock.now();
-        let (short, long) = (clock.sleep(hour), clock.sleep(3 * hour));
+        let start = clock.moment();
+        let (short, long) = (
+            clock.sleep_until(start + hour),
+            clock.sleep_until(start + 3 * hour),
+        );
         tokio::pin!(long);
         let (clock_too, advanced) = (clock.clone(), async { clock.advance(hour) });
         tokio::join!(short, advanced);
