@@ -186,6 +186,7 @@ impl Job<'_> {
             review: ReviewPolicy::default(),
             scan: ScanPolicy::default(),
             details: None,
+            release_hold: None,
         })
     }
 

@@ -184,6 +184,7 @@ impl Company {
             review: ReviewPolicy::default(),
             scan: ScanPolicy::default(),
             details: None,
+            release_hold: None,
         }
     }
 

@@ -1,11 +1,13 @@
-//! Everything the four flows do to the world.
+//! Everything the four flows do to the world, and the way back: [`RollBack`].
 
 mod ci;
 mod delivery;
 mod image;
 mod infrastructure;
 mod library;
+mod promotion;
 mod review;
+mod roll_back;
 mod write_back;
 
 pub use ci::ConfirmCiRun;
@@ -13,8 +15,10 @@ pub use delivery::{AwaitLive, NoticeRevision};
 pub use image::{AssembleImage, ImportImage, ScanImage, StoredImage};
 pub use infrastructure::{ConfirmRun, DiscardRun, FindRun, FollowRun, PlanMade, ReadPlan, SeeConfirmed};
 pub use library::{FetchDependencies, PackageLibrary, PublishPackage};
+pub use promotion::{Deployment, Promotion};
 pub use review::{ReadReview, ReportBuild};
-pub use write_back::{Deployment, WriteBack, WrittenBack};
+pub use roll_back::{RollBack, RolledBack, To};
+pub use write_back::{WriteBack, WrittenBack};
 
 use crate::Catalog;
 
@@ -31,6 +35,7 @@ pub(crate) fn register(catalog: Catalog) -> Catalog {
         .with::<ScanImage>()
         .with::<ReportBuild>()
         .with::<WriteBack>()
+        .with::<RollBack>()
         .with::<NoticeRevision>()
         .with::<AwaitLive>()
         .with::<FindRun>()

@@ -1,35 +1,21 @@
 //! Step 6: the new digest goes into the deployment repository, by compare-and-swap.
 
+use super::promotion::{Edit, HOLD_RELEASED, IMAGE, IMAGE_DIGEST, SOURCE_COMMIT, Standing};
+use super::{Deployment, Promotion};
 use crate::effect::evidence;
-use crate::{Effect, Elements, Evidence, manifest};
+use crate::{Effect, Elements, Evidence};
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::time::Duration;
-use towpath_core::wait::{self, Judgement, Outcome, Policy};
-use towpath_core::{BranchName, CommitSha, ImageRef, RepoSlug, Retry};
-use towpath_elements::source::{Change, Commit};
-use towpath_elements::{Error, ErrorKind, Result, Source};
+use towpath_core::{CommitSha, ImageRef, RepoSlug};
+use towpath_elements::{ErrorKind, Result, Source};
 
-/// How far back the file's history is searched for the commit that promoted a build.
-const HISTORY: usize = 200;
-const SOURCE_COMMIT: &str = "Source-Commit";
-const IMAGE: &str = "Image";
-const IMAGE_DIGEST: &str = "Image-Digest";
-
-/// A file in a deployment repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deployment {
-    /// The repository that the delivery system watches.
-    pub repository: RepoSlug,
-    /// The branch it watches.
-    pub branch: BranchName,
-    /// The file, from the repository's root.
-    pub file: String,
-}
-
-/// Puts an image, pinned by digest, into a deployment file. It never puts an older build over a newer one.
+/// Puts an image, pinned by digest, into a deployment file. It never puts an older build over a newer one, and no build
+/// over one that a rollback has put on hold.
+///
+/// While the newest promotion of the image has the trailer `Hold`, as [`RollBack`](super::RollBack) gives it, another
+/// build is refused as a *conflict* that says since which commit and why. [`release_hold`](Self::release_hold) ends the
+/// hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteBack {
     /// Where it goes.
@@ -40,6 +26,11 @@ pub struct WriteBack {
     pub source: RepoSlug,
     /// The commit the image was built from.
     pub commit: CommitSha,
+    /// Why a hold may end, in one line. Where the image is on hold, this build is promoted nevertheless, with the trailer
+    /// `Hold-Released`; where it is not, this says nothing. A hold stays where the build stands already, because nothing
+    /// is written then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_hold: Option<String>,
 }
 
 /// How a write-back ended.
@@ -61,139 +52,107 @@ impl WrittenBack {
     }
 }
 
-/// The deployment file as it stands.
-struct Standing {
-    head: CommitSha,
-    bytes: Vec<u8>,
-    /// Whether every image of the repository in it is the wanted one.
-    is_ours: bool,
-    /// The last promotion of this image's repository, if there was one.
-    promoted_by: Option<Commit>,
+/// What the world says of a write-back.
+enum Judged {
+    /// Done, or overtaken.
+    Settled(WrittenBack),
+    /// Still to do; with whether a hold ends by it.
+    ToDo { standing: Standing, was_held: bool },
 }
 
 impl WriteBack {
-    fn subject(&self) -> String {
-        format!(
-            "{} in {} ({})",
-            self.deployment.file, self.deployment.repository, self.deployment.branch
-        )
-    }
-
-    fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(
-            kind,
-            "deployment repository",
-            "write the image into",
-            self.subject(),
-        )
-    }
-
-    async fn standing(&self, source: &dyn Source) -> Result<Standing> {
-        let Deployment {
-            repository,
-            branch,
-            file,
-        } = &self.deployment;
-        let head = source.head(repository, branch).await?.ok_or_else(|| {
-            self.error(ErrorKind::NotFound)
-                .because("the branch does not exist")
-                .advise("push it first")
-        })?;
-        let bytes = source.file(repository, &head, file).await?.ok_or_else(|| {
-            self.error(ErrorKind::NotFound)
-                .because("the file does not exist at the head of the branch")
-                .advise("check the path, from the repository's root")
-        })?;
-        let images = manifest::images_of(&bytes, &self.image)
-            .map_err(|problem| self.error(ErrorKind::Invalid).because(problem))?;
-        let is_ours = images.iter().all(|image| *image == self.image);
-        // Several services may share a file: a promotion of another one says nothing about this one.
-        let name = self.image.name();
-        let mut history = source
-            .history(repository, branch, Some(file.clone()))
-            .take(HISTORY);
-        let mut promoted_by = None;
-        while let Some(commit) = history.next().await {
-            let commit = commit?;
-            if commit.trailer(IMAGE) == Some(name.as_str()) {
-                promoted_by = Some(commit);
-                break;
-            }
+    fn edit(&self) -> Edit<'_> {
+        Edit {
+            deployment: &self.deployment,
+            image: &self.image,
+            attempted: "write the image into",
         }
-        Ok(Standing {
-            head,
-            bytes,
-            is_ours,
-            promoted_by,
+    }
+
+    async fn judge(&self, source: &dyn Source) -> Result<Judged> {
+        if let Some(reason) = &self.release_hold {
+            self.edit().check_reason(reason)?;
+        }
+        let standing = self.edit().read(source).await?;
+        let promoted_by = self.deployment.promotions(source, &self.image).try_next().await?;
+        if standing.images.iter().all(|image| *image == self.image) {
+            let promoted = promoted_by.map_or(standing.head, |promotion| promotion.commit);
+            return Ok(Judged::Settled(WrittenBack::Promoted(promoted)));
+        }
+        let Some(promotion) = promoted_by else {
+            return Ok(Judged::ToDo {
+                standing,
+                was_held: false,
+            });
+        };
+        if let Some(reason) = &promotion.hold
+            && self.release_hold.is_none()
+        {
+            return self.keep_hold(&standing, &promotion, reason);
+        }
+        if let Some(built_from) = &promotion.source_commit
+            && *built_from != self.commit
+            && source
+                .ancestry(&self.source, &self.commit, built_from)
+                .await?
+                .contains_base()
+        {
+            return Ok(Judged::Settled(WrittenBack::Newer(promotion.commit)));
+        }
+        Ok(Judged::ToDo {
+            standing,
+            was_held: promotion.hold.is_some(),
         })
     }
 
-    /// What the world says of this write-back: done, overtaken, or still to do.
-    async fn judge(&self, source: &dyn Source, standing: &Standing) -> Result<Option<WrittenBack>> {
-        if standing.is_ours {
-            let promoted = standing
-                .promoted_by
-                .as_ref()
-                .map_or(&standing.head, |commit| &commit.sha);
-            return Ok(Some(WrittenBack::Promoted(promoted.clone())));
+    /// A hold is no obstacle to the very build that stands under it.
+    fn keep_hold(&self, standing: &Standing, holder: &Promotion, reason: &str) -> Result<Judged> {
+        if self.image.digest().is_some_and(|digest| standing.has(digest)) {
+            return Ok(Judged::Settled(WrittenBack::Promoted(holder.commit.clone())));
         }
-        let Some(promoted) = &standing.promoted_by else {
-            return Ok(None);
+        let since = match &holder.undoes {
+            Some(undone) => format!("commit {}, which rolled back {}", holder.commit, undone.short()),
+            None => format!("commit {}", holder.commit),
         };
-        let Some(built_from) = promoted
-            .trailer(SOURCE_COMMIT)
-            .and_then(|sha| sha.parse::<CommitSha>().ok())
-        else {
-            return Ok(None);
-        };
-        let newer = built_from != self.commit
-            && source
-                .ancestry(&self.source, &self.commit, &built_from)
-                .await?
-                .contains_base();
-        Ok(newer.then(|| WrittenBack::Newer(promoted.sha.clone())))
+        Err(self
+            .edit()
+            .error(ErrorKind::Conflict)
+            .because(format!(
+                "{} is on hold since {since}: {reason}",
+                self.image.name()
+            ))
+            .advise("once the reason is gone, promote it again with release_hold and a reason for that"))
     }
 
-    /// Makes the edit on the present head; `None` where somebody else was quicker.
-    async fn attempt(&self, source: &dyn Source) -> Result<Option<WrittenBack>> {
-        let standing = self.standing(source).await?;
-        if let Some(settled) = self.judge(source, &standing).await? {
-            return Ok(Some(settled));
-        }
-        match source.commit(self.change(&standing)?).await {
-            Ok(commit) => Ok(Some(WrittenBack::Promoted(commit))),
-            Err(lost) if lost.is_conflict() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn change(&self, standing: &Standing) -> Result<Change> {
-        let bytes = manifest::with_image(&standing.bytes, &self.image)
-            .map_err(|problem| self.error(ErrorKind::Invalid).because(problem))?;
+    fn message(&self, was_held: bool) -> Result<String> {
         let digest = self.image.digest().ok_or_else(|| {
-            self.error(ErrorKind::Invalid)
+            self.edit()
+                .error(ErrorKind::Invalid)
                 .because("the image has no digest")
                 .advise("resolve its tag first")
         })?;
-        let Deployment {
-            repository,
-            branch,
-            file,
-        } = &self.deployment;
-        let message = format!(
+        let mut message = format!(
             "Promote {} built from {}\n\n{SOURCE_COMMIT}: {}\n{IMAGE}: {}\n{IMAGE_DIGEST}: {digest}\n",
             self.image.repository(),
             self.commit.short(),
             self.commit,
             self.image.name(),
         );
-        Ok(Change {
-            repository: repository.clone(),
-            branch: branch.clone(),
-            expected_head: standing.head.clone(),
-            files: BTreeMap::from([(file.clone(), Some(bytes))]),
-            message,
-        })
+        if let Some(reason) = self.release_hold.as_deref().filter(|_| was_held) {
+            message.push_str(&format!("{HOLD_RELEASED}: {}\n", reason.trim()));
+        }
+        Ok(message)
+    }
+
+    /// Makes the edit on the present head; `None` where somebody else was quicker.
+    async fn attempt(&self, source: &dyn Source) -> Result<Option<WrittenBack>> {
+        let (standing, was_held) = match self.judge(source).await? {
+            Judged::Settled(written) => return Ok(Some(written)),
+            Judged::ToDo { standing, was_held } => (standing, was_held),
+        };
+        let message = self.message(was_held)?;
+        let commit = self.edit().write(source, &standing, &self.image, message).await?;
+        Ok(commit.map(WrittenBack::Promoted))
     }
 }
 
@@ -221,45 +180,33 @@ impl Effect for WriteBack {
     }
 
     async fn observe(&self, elements: &Elements) -> Result<Option<WrittenBack>> {
-        let source = elements.source()?.as_ref();
-        let standing = self.standing(source).await?;
-        self.judge(source, &standing).await
+        match self.judge(elements.source()?.as_ref()).await? {
+            Judged::Settled(written) => Ok(Some(written)),
+            Judged::ToDo { .. } => Ok(None),
+        }
     }
 
     async fn apply(&self, elements: &Elements) -> Result<WrittenBack> {
         let source = elements.source()?.as_ref();
-        // Writers that lost the same race must not meet again at the same moment.
-        let first = Duration::from_millis(20 + uuid::Uuid::new_v4().as_u64_pair().0 % 80);
-        let policy = Policy::growing(first, Duration::from_secs(2)).within(elements.policy().limit());
-        let outcome = wait::until(
-            &policy,
-            elements.cancellation(),
-            || self.attempt(source),
-            |_: &Error| Retry::Never,
-            |attempt| match attempt {
-                Some(_) => Judgement::Met,
-                None => Judgement::pending("a moment in which nobody else pushes"),
-            },
-        )
-        .await;
-        match outcome {
-            Outcome::Met(Some(written)) => Ok(written),
-            Outcome::Blind { error, .. } => Err(error),
-            Outcome::Cancelled { .. } => Err(self.error(ErrorKind::Cancelled)),
-            Outcome::TimedOut {
-                waiting_for,
-                elapsed,
-                looks,
-                ..
-            } => Err(self
-                .error(ErrorKind::Conflict)
-                .because(format!(
-                    "{looks} attempts in {elapsed:.1?} lost the race; still waiting for {waiting_for}"
-                ))
-                .retrying(Retry::Later)),
-            other => Err(self
-                .error(ErrorKind::Protocol)
-                .because(format!("the wait ended as {other:?}"))),
-        }
+        self.edit().settle(elements, || self.attempt(source)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn journals_from_before_holds_are_read_and_matched() {
+        let before = json!({
+            "deployment": {"repository": "acme/deployments", "branch": "main", "file": "web.yaml"},
+            "image": "quay.io/acme/web:1",
+            "source": "acme/web",
+            "commit": "1".repeat(40),
+        });
+        let effect: WriteBack = serde_json::from_value(before.clone()).unwrap();
+        assert_eq!(effect.release_hold, None);
+        assert_eq!(serde_json::to_value(effect).unwrap(), before);
     }
 }

@@ -35,6 +35,9 @@ pub struct CiDocker {
     pub scan: ScanPolicy,
     /// Where people read more about the build.
     pub details: Option<Url>,
+    /// Why the hold of a rollback may end, where there is one; see [`WriteBack::release_hold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_hold: Option<String>,
 }
 
 /// How an image is made.
@@ -148,6 +151,7 @@ impl Flow for CiDocker {
             image: image.clone(),
             source: repository.clone(),
             commit: commit.clone(),
+            release_hold: self.release_hold.clone(),
         };
         let (written_back, ()) = futures_util::future::try_join(
             context.perform(Step::ReportBuild, &write_back),
