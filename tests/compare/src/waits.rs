@@ -56,7 +56,11 @@ pub(crate) async fn compare(sizes: &[usize]) -> Result<()> {
         // Containers take longer to start than all refreshes together, so that what is timed is the end of the waits and
         // not the lab's git processes.
         let start = Duration::from_secs(1) + REFRESH * u32::try_from(size)?;
-        world.lab.argocd().cluster().set_delays(|delays| delays.start = start);
+        world
+            .lab
+            .argocd()
+            .cluster()
+            .set_delays(|delays| delays.start = start);
         for (round, (way, name)) in WAYS.into_iter().enumerate() {
             let (times, requests, streams, peak) = world.wait(way, round + 1).await?;
             let first = *alone.entry(way).or_insert(peak);
