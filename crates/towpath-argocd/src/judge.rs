@@ -527,7 +527,16 @@ impl Case<'_> {
             return Some(pending(Unmet::Reconciled, "a first comparison"));
         }
         let state = self.app.status.operation_state.as_ref()?;
-        self.is_stale(state).then(|| self.comparison_after(state))
+        (self.is_stale(state) && !self.is_borne_out(state)).then(|| self.comparison_after(state))
+    }
+
+    /// Whether a comparison of the same second needs no other one after it: the operation brought what is expected, so that
+    /// what was in sync with that before its end is so afterwards, and the pods themselves say whether health was told too
+    /// early.
+    fn is_borne_out(&self, state: &OperationState) -> bool {
+        self.app.status.reconciled_at == state.finished_at
+            && !self.expected.images.is_empty()
+            && self.concerns_expected(state)
     }
 
     fn health(&self) -> Option<Verdict> {
@@ -617,19 +626,13 @@ impl Case<'_> {
     /// Whether the last comparison may have begun before this operation ended. Both times are whole seconds: within the
     /// same one, only a comparison that was asked for afterwards counts, and the first that came back may have been
     /// another one that was already going on.
-    ///
-    /// Not so where the operation brought what is expected: what was in sync with it before its end is so afterwards, and
-    /// the pods themselves say whether health was told too early.
     fn is_stale(&self, state: &OperationState) -> bool {
         let dry = state.operation.sync.as_ref().is_some_and(|sync| sync.dry_run);
         match (self.app.status.reconciled_at, state.finished_at) {
             _ if dry => false,
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some(compared), Some(ended)) if compared == ended => {
-                let seen_otherwise = !self.expected.images.is_empty() && self.concerns_expected(state);
-                !seen_otherwise && self.facts.refreshes_since_operation < 2
-            }
+            (Some(compared), Some(ended)) if compared == ended => self.facts.refreshes_since_operation < 2,
             (Some(compared), Some(ended)) => compared < ended,
         }
     }

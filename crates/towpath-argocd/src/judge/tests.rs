@@ -160,16 +160,40 @@ fn r04_no_comparison_since_the_sync() {
         Unmet::Reconciled,
     );
     let same_second = with(live(NEW), "/status/reconciledAt", json!(at(3)));
+    let no_images = Expected {
+        images: Vec::new(),
+        ..expected()
+    };
+    let snapshot = Snapshot {
+        app: serde_json::from_value(same_second.clone()).unwrap(),
+        running: None,
+    };
     for (refreshes, live) in [(0, false), (1, false), (2, true)] {
-        let verdict = told(
-            same_second.clone(),
-            &Facts {
-                refreshes_since_operation: refreshes,
-                ..facts()
-            },
-        );
+        let facts = Facts {
+            refreshes_since_operation: refreshes,
+            ..facts()
+        };
+        let verdict = judge(&snapshot, &no_images, &facts, &patience());
         assert_eq!(verdict == Verdict::Live, live, "{refreshes}: {verdict:?}");
     }
+    // The pods bear it out, if the operation brought what is expected.
+    assert_eq!(told(same_second.clone(), &facts()), Verdict::Live);
+    let of_another = with(
+        with(
+            same_second.clone(),
+            "/status/operationState/syncResult/revision",
+            json!(OLD),
+        ),
+        "/status/operationState/operation/sync/revision",
+        json!(OLD),
+    );
+    waits(of_another, &facts(), Unmet::Reconciled);
+    // Nor is it believed that there is something to sync.
+    waits(
+        with(same_second, "/status/sync/status", json!("OutOfSync")),
+        &facts(),
+        Unmet::Reconciled,
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::workspace::rust_files;
 
 /// Where code may pause by itself, and why. Everything else waits through `towpath_core::wait`.
-const PAUSES: [(&str, &str); 12] = [
+const PAUSES: [(&str, &str); 13] = [
     (
         "crates/towpath-core/src/wait.rs",
         "it is the one place that waits",
@@ -26,7 +26,11 @@ const PAUSES: [(&str, &str); 12] = [
         "the pause before a stream is opened again",
     ),
     (
-        "crates/towpath-argocd/src/wait.rs",
+        "crates/towpath-argocd/src/hub.rs",
+        "the moment in which listeners that come together gather for one stream",
+    ),
+    (
+        "crates/towpath-argocd/src/wait/engine.rs",
         "the server's stream and the clock both wake it; it keeps to the deadline and the cancellation itself",
     ),
     (
@@ -59,6 +63,10 @@ const LONG: [(&str, &str); 8] = [
         "one judgement, whose guards stand in the order in which a deployment comes to be",
     ),
     (
+        "crates/towpath-argocd/src/judge/tests.rs",
+        "the race catalogue: a list of independent tests",
+    ),
+    (
         "crates/towpath-codeartifact/tests/lab.rs",
         "a list of independent tests",
     ),
@@ -71,10 +79,6 @@ const LONG: [(&str, &str); 8] = [
         "a list of independent tests",
     ),
     ("crates/towpath-lab/tests/ecr.rs", "a list of independent tests"),
-    (
-        "crates/towpath-lab/tests/ecr_v2.rs",
-        "a list of independent tests",
-    ),
     (
         "crates/towpath-lab/tests/ecr_v2.rs",
         "a list of independent tests",
