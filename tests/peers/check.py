@@ -44,7 +44,9 @@ def run(*command, fails=False, cwd=None, env=None, stdin=None):
     """Runs a program to its end; answers its output, or what it complained where it should fail."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, input=stdin, timeout=180)
     if (done.returncode != 0) != fails:
-        raise AssertionError(f"{' '.join(command[:4])} … ended with {done.returncode}: {done.stderr or done.stdout}")
+        # Some say what went wrong here, some there, and test programs in both.
+        said = "\n".join(part for part in (done.stdout, done.stderr) if part)
+        raise AssertionError(f"{' '.join(command[:4])} … ended with {done.returncode}: {said}")
     return done.stderr if fails else done.stdout
 
 
