@@ -20,6 +20,8 @@ use towpath_elements::Registry;
 use towpath_lab::ecr::{self as lab, ImageSeed, Upstream, UpstreamConfig, UpstreamKind};
 use towpath_testkit::contract::registry::RegistryFixture;
 
+static FILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 struct Fixture {
     lab: lab::Ecr,
     quay: Upstream,
@@ -49,6 +51,9 @@ impl Fixture {
         let import = import.repository_name(cached.repository().as_str()).send();
         assert_eq!(import.await.unwrap().images().len(), 1);
         let upstream = upstream.at(fixture.upstream_digest(&upstream).await);
+        // All tests fill the same repository. docker-registry reads a manifest that another request is still writing, and
+        // then refuses it.
+        let _turn = FILLING.lock().await;
         fixture.client.oci().copy_image(&upstream, &cached).await.unwrap();
         fixture
     }
