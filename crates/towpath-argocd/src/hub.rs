@@ -62,12 +62,15 @@ struct Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        // This one still counts.
-        let others = state
+        // After a stream has ended, what stands here may be a later listener's.
+        let is_last = state
             .listeners
             .get(&self.application)
-            .is_some_and(|sender| sender.receiver_count() > 1);
-        if !others {
+            // This one still counts.
+            .is_some_and(|sender| {
+                sender.receiver_count() == 1 && sender.subscribe().same_channel(&self.news)
+            });
+        if is_last {
             state.listeners.remove(&self.application);
             self.shared.moved.notify_one();
         }
@@ -227,6 +230,22 @@ mod tests {
 
     fn apps(texts: &[&str]) -> Vec<Application> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_listener_of_an_ended_stream_takes_no_other_along() {
+        let client = ArgoCd::builder("http://127.0.0.1:9", crate::Login::Anonymous)
+            .and_then(|builder| builder.build())
+            .unwrap();
+        let (hub, application) = (Hub::default(), apps(&["shop/web"]).remove(0));
+        let listeners = || hub.0.state().listeners.len();
+        let first = hub.listen(&client, &application);
+        hub.0.state().listeners.clear();
+        let second = hub.listen(&client, &application);
+        drop(first);
+        assert_eq!(listeners(), 1);
+        drop(second);
+        assert_eq!(listeners(), 0);
     }
 
     #[test]

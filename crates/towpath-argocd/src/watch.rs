@@ -129,6 +129,10 @@ impl Watch {
                 }
             }
             self.events = None;
+            if self.filter.name.is_none() {
+                // From a version on, a server tells the present state only of an application that is asked for by its name.
+                self.filter.resource_version = None;
+            }
             self.failures = self.failures.saturating_add(1);
             let pause = Duration::from_millis(250).saturating_mul(1 << self.failures.min(6));
             tokio::time::sleep(pause.min(Duration::from_secs(10))).await;
@@ -172,11 +176,11 @@ impl Watch {
         let Some(change) = envelope.result else {
             return Ok(None);
         };
-        // From a version on, a server tells the present state only of an application that is asked for by its name.
-        self.filter.resource_version = match self.filter.name {
-            Some(_) => change.application.metadata.resource_version.clone(),
-            None => None,
-        };
+        if self.filter.name.is_some() {
+            self.filter
+                .resource_version
+                .clone_from(&change.application.metadata.resource_version);
+        }
         Ok(Some(match change.kind.as_str() {
             "DELETED" => WatchEvent::Deleted(change.application),
             _ => WatchEvent::Changed(change.application),
