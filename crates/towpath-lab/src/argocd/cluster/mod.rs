@@ -8,6 +8,7 @@ mod health;
 mod job;
 mod kubelet;
 mod object;
+mod objects;
 mod pull;
 mod rollout;
 
@@ -19,6 +20,7 @@ use super::clock::Clock;
 use super::knobs::Knobs;
 use super::tasks::Tasks;
 use jiff::Timestamp;
+use objects::Objects;
 use pull::Puller;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -100,7 +102,9 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
-    objects: BTreeMap<Key, Object>,
+    objects: Objects,
+    /// Those who are told when an object, or what came of it, changes.
+    listeners: BTreeMap<Key, watch::Sender<()>>,
     delays: ClusterDelays,
     events: VecDeque<Event>,
     version: u64,
@@ -134,7 +138,8 @@ impl Cluster {
             knobs,
             tasks,
             state: Mutex::new(State {
-                objects: BTreeMap::new(),
+                objects: Objects::default(),
+                listeners: BTreeMap::new(),
                 delays,
                 events: VecDeque::new(),
                 version: 1,
@@ -150,7 +155,7 @@ impl Cluster {
         let state = self.lock();
         state
             .objects
-            .values()
+            .all()
             .flat_map(|object| object.running.clone())
             .collect()
     }
@@ -198,20 +203,16 @@ impl Cluster {
         object::validate(manifest, key)?;
         let did = {
             let mut state = self.lock();
+            state.objects.hand_over(key, app);
             match state.objects.get_mut(key) {
-                Some(object)
-                    if object.applied.as_ref() == Some(manifest) && object.in_sync_with(manifest) =>
-                {
-                    object.app = Some(app.to_owned());
-                    return Ok("unchanged");
-                }
+                Some(object) if object.in_sync_with(manifest) => return Ok("unchanged"),
                 Some(object) => {
-                    object.configure(app, manifest);
+                    object.configure(manifest);
                     "configured"
                 }
                 None => {
                     let object = Object::create(key.clone(), manifest, Some(app), None, self.0.clock.now());
-                    state.objects.insert(key.clone(), object);
+                    state.objects.insert(object);
                     "created"
                 }
             }
@@ -223,23 +224,18 @@ impl Cluster {
 
     /// Deletes an object and everything that it owns. Says whether there was one.
     pub(super) fn delete(&self, key: &Key) -> bool {
-        let (existed, app) = {
-            let mut state = self.lock();
-            let app = state.app_of(key);
-            let mut gone = vec![key.clone()];
-            let mut existed = false;
-            while let Some(next) = gone.pop() {
-                existed |= state.objects.remove(&next).is_some();
-                let owned = state
-                    .objects
-                    .values()
-                    .filter(|object| object.owner.as_ref() == Some(&next));
-                gone.extend(owned.map(|object| object.key.clone()));
-            }
-            (existed, app)
-        };
+        let mut state = self.lock();
+        let root = state.objects.root(key).map(Root::of);
+        let mut gone = vec![key.clone()];
+        let mut existed = false;
+        while let Some(next) = gone.pop() {
+            let owned = state.objects.owned(&next);
+            gone.extend(owned.map(|object| object.key.clone()));
+            existed |= state.objects.remove(&next).is_some();
+            state.listeners.remove(&next);
+        }
         if existed {
-            self.announce(app);
+            self.announce(&state, root);
         }
         existed
     }
@@ -247,29 +243,35 @@ impl Cluster {
     /// The live objects that an application manages directly.
     pub(super) fn managed(&self, app: &str) -> Vec<Object> {
         let state = self.lock();
-        let managed = state
-            .objects
-            .values()
-            .filter(|object| object.app.as_deref() == Some(app));
-        managed.map(Object::seen).collect()
+        state.objects.managed(app).map(Object::seen).collect()
     }
 
     /// All live objects of an application: the managed ones and what they own.
     pub(super) fn tree(&self, app: &str) -> Vec<Object> {
         let state = self.lock();
-        let all = state.objects.values();
-        all.filter(|object| state.app_of(&object.key).as_deref() == Some(app))
-            .map(Object::seen)
-            .collect()
+        state.objects.tree(app).into_iter().map(Object::seen).collect()
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Object> {
         self.lock().objects.get(key).map(Object::seen)
     }
 
+    /// What an object made, as it is now.
+    fn owned(&self, owner: &Key) -> Vec<Object> {
+        self.lock().objects.owned(owner).map(Object::seen).collect()
+    }
+
     /// Told of every change.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.0.version.subscribe()
+    }
+
+    /// Told of every change to an object that nothing in the cluster made, and to what came of it; ends with the object.
+    fn changes_below(&self, root: &Key) -> Option<watch::Receiver<()>> {
+        let mut state = self.lock();
+        state.objects.get(root)?;
+        let listeners = state.listeners.entry(root.clone()).or_default();
+        Some(listeners.subscribe())
     }
 
     /// The events of an application's objects, oldest first.
@@ -284,7 +286,7 @@ impl Cluster {
 
     pub(super) fn record(&self, key: &Key, warning: bool, reason: &'static str, message: String) {
         let mut state = self.lock();
-        let app = state.app_of(key);
+        let app = state.objects.root(key).and_then(|root| root.app.clone());
         let uid = state.objects.get(key).map(|object| object.uid.clone());
         if state.events.len() == EVENTS_KEPT {
             state.events.pop_front();
@@ -305,7 +307,7 @@ impl Cluster {
 
     fn find(&self, kind: &str, namespace: &str, name: &str) -> Option<Object> {
         let state = self.lock();
-        let mut objects = state.objects.values();
+        let mut objects = state.objects.all();
         objects
             .find(|object| object.key.is(kind, namespace, name))
             .map(Object::seen)
@@ -319,7 +321,7 @@ impl Cluster {
     fn insert(&self, mut object: Object, work: Option<DropGuard>) {
         let key = object.key.clone();
         object.work = work.map(Arc::new);
-        self.lock().objects.insert(key.clone(), object);
+        self.lock().objects.insert(object);
         self.changed(&key);
     }
 
@@ -363,23 +365,25 @@ impl Cluster {
     }
 
     fn changed(&self, key: &Key) {
-        let app = {
-            let mut state = self.lock();
-            state.version += 1;
-            let version = state.version;
-            if let Some(object) = state.objects.get_mut(key)
-                && let Some(metadata) = object.live.get_mut("metadata").and_then(Value::as_object_mut)
-            {
-                metadata.insert("resourceVersion".into(), json!(version.to_string()));
-            }
-            state.app_of(key)
-        };
-        self.announce(app);
+        let mut state = self.lock();
+        state.version += 1;
+        let version = state.version;
+        if let Some(object) = state.objects.get_mut(key)
+            && let Some(metadata) = object.live.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.insert("resourceVersion".into(), json!(version.to_string()));
+        }
+        let root = state.objects.root(key).map(Root::of);
+        self.announce(&state, root);
     }
 
-    fn announce(&self, app: Option<String>) {
+    fn announce(&self, state: &State, root: Option<Root>) {
         self.0.version.send_modify(|version| *version += 1);
-        if let Some(app) = app {
+        let Some(root) = root else { return };
+        if let Some(listeners) = state.listeners.get(&root.key) {
+            listeners.send_replace(());
+        }
+        if let Some(app) = root.app {
             // Nobody listens once the controller has ended, and then nobody has to.
             let _ = self.0.changed_apps.send(app);
         }
@@ -390,12 +394,17 @@ impl Cluster {
     }
 }
 
-impl State {
-    fn app_of(&self, key: &Key) -> Option<String> {
-        let mut object = self.objects.get(key)?;
-        while let Some(owner) = &object.owner {
-            object = self.objects.get(owner)?;
+/// What a change is told to: the listeners of an object, and the application that manages it.
+struct Root {
+    key: Key,
+    app: Option<String>,
+}
+
+impl Root {
+    fn of(object: &Object) -> Self {
+        Self {
+            key: object.key.clone(),
+            app: object.app.clone(),
         }
-        object.app.clone()
     }
 }

@@ -137,7 +137,7 @@ impl Object {
     }
 
     /// Applies another manifest over what is there; the status stays.
-    pub(super) fn configure(&mut self, app: &str, manifest: &Value) {
+    pub(super) fn configure(&mut self, manifest: &Value) {
         let generation = self
             .live
             .pointer("/metadata/generation")
@@ -149,7 +149,6 @@ impl Object {
             live["status"] = status.clone();
         }
         self.live = live;
-        self.app = Some(app.to_owned());
         self.applied = Some(manifest.clone());
     }
 

@@ -10,12 +10,14 @@ use towpath_core::Digest;
 
 /// Keeps a Deployment as it is specified, until the Deployment goes or is changed.
 pub(super) async fn run(cluster: Cluster, key: Key) {
-    let mut version = cluster.0.version.subscribe();
+    let Some(mut changes) = cluster.changes_below(&key) else {
+        return;
+    };
     let clock = &cluster.0.clock;
     let mut progress = clock.moment();
     let mut best = None;
     loop {
-        version.borrow_and_update();
+        changes.mark_unchanged();
         let Some(deployment) = cluster.get(&key) else {
             return;
         };
@@ -30,7 +32,7 @@ pub(super) async fn run(cluster: Cluster, key: Key) {
         let late = !rollout.complete() && clock.moment() >= deadline;
         let status = rollout.status(&deployment, late, clock.now());
         cluster.update(&key, |live| live["status"] = status);
-        let changed = version.changed();
+        let changed = changes.changed();
         if rollout.complete() || late {
             if changed.await.is_err() {
                 return;
@@ -66,15 +68,10 @@ impl Rollout {
         let template = spec.get("template")?;
         let name = format!("{}-{}", deployment.key.name, template_hash(template));
         let set = replica_set(cluster, deployment, &name, template, wanted);
-        let mine = |object: &Object| object.owner.as_ref() == Some(&deployment.key);
-        let sets: Vec<Object> = cluster.0.objects_where(mine);
-        let is_pod_of =
-            |pod: &Object, sets: &[Object]| sets.iter().any(|set| pod.owner.as_ref() == Some(&set.key));
-        let older: Vec<Object> = sets.into_iter().filter(|other| other.key != set.key).collect();
-        let old: Vec<Object> = cluster.0.objects_where(|pod| is_pod_of(pod, &older));
-        let new = cluster
-            .0
-            .objects_where(|pod| pod.owner.as_ref() == Some(&set.key));
+        let mut older = cluster.owned(&deployment.key);
+        older.retain(|other| other.key != set.key);
+        let old: Vec<Object> = older.iter().flat_map(|set| cluster.owned(&set.key)).collect();
+        let new = cluster.owned(&set.key);
         let available = new.iter().filter(|pod| is_ready(pod)).count();
         let recreate = spec.pointer("/strategy/type").and_then(Value::as_str) == Some("Recreate");
 
@@ -170,10 +167,7 @@ fn replica_set(
     if let Some(set) = cluster.get(&key) {
         return set;
     }
-    let revision = 1 + cluster
-        .0
-        .objects_where(|set| set.owner.as_ref() == Some(&deployment.key))
-        .len();
+    let revision = 1 + cluster.owned(&deployment.key).len();
     let mut labelled = template.clone();
     labelled["metadata"]["labels"]["pod-template-hash"] = json!(template_hash(template));
     let manifest = json!({
@@ -255,19 +249,4 @@ pub(super) fn suffix() -> String {
     (0..5)
         .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
         .collect()
-}
-
-impl super::Inner {
-    fn objects_where(&self, wanted: impl Fn(&Object) -> bool) -> Vec<Object> {
-        let state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        state
-            .objects
-            .values()
-            .filter(|object| wanted(object))
-            .map(Object::seen)
-            .collect()
-    }
 }
