@@ -4,7 +4,9 @@
 //! never with this machine's clock. The order of the guards is the order in which a deployment comes to be, so that the
 //! first one that does not hold is what the wait is waiting for.
 
-use crate::wire::{App, ComparedTo, Destination, HealthCode, OperationPhase, OperationState, SyncStatusCode};
+use crate::wire::{
+    App, ComparedTo, Destination, HealthCode, OperationPhase, OperationState, Source, SyncStatusCode,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 use towpath_core::CommitSha;
@@ -181,6 +183,13 @@ pub fn matching_revision<'a>(app: &'a App, expected: &CommitSha, facts: &Facts) 
 
 /// The revisions that were compared, of the sources that have commits, with their repositories.
 pub fn git_revisions(app: &App) -> Vec<(String, &str)> {
+    git_sources(app)
+        .into_iter()
+        .map(|(source, revision)| (source.repo_url, revision))
+        .collect()
+}
+
+fn git_sources(app: &App) -> Vec<(Source, &str)> {
     let sync = &app.status.sync;
     let sources = app.spec.effective_sources();
     let revisions: Vec<&str> = match sync.revisions.is_empty() {
@@ -191,7 +200,6 @@ pub fn git_revisions(app: &App) -> Vec<(String, &str)> {
         .into_iter()
         .zip(revisions)
         .filter(|(source, _)| source.is_git())
-        .map(|(source, revision)| (source.repo_url, revision))
         .collect()
 }
 
@@ -340,22 +348,17 @@ impl Case<'_> {
             return self.hydrated();
         }
         if self.matches() {
-            return None;
+            return self.source_left_behind();
         }
         let wanted = self.expected.revision.short();
         let revisions = git_revisions(self.app);
         for (repository, revision) in &revisions {
+            let unknown = self.unknown_ancestry(repository, revision);
+            if unknown.is_some() {
+                return unknown;
+            }
             let is_commit = CommitSha::new(*revision).is_ok();
             let known = self.facts.ancestry.get(*revision);
-            if is_commit && known.is_none() && self.facts.has_oracle {
-                return Some(pending(
-                    Unmet::Ancestry {
-                        revision: (*revision).to_owned(),
-                        repository: repository.clone(),
-                    },
-                    format!("how {} stands to {wanted}", short(revision)),
-                ));
-            }
             let moved_on = match known {
                 Some(Ancestry::Unrelated) => true,
                 Some(_) => false,
@@ -381,6 +384,55 @@ impl Case<'_> {
                 brief(&seen)
             ),
         ))
+    }
+
+    /// Several sources may follow the same branch of the same repository, and each is resolved by itself: the commit has
+    /// arrived with the last of them.
+    fn source_left_behind(&self) -> Option<Verdict> {
+        let wanted = &self.expected.revision;
+        let (there, behind): (Vec<_>, Vec<_>) = git_sources(self.app)
+            .into_iter()
+            .partition(|(_, revision)| matches_expected(revision, wanted, self.facts));
+        let branch = |source: &Source| {
+            let target = source
+                .target_revision
+                .as_deref()
+                .filter(|target| !target.is_empty());
+            (source.repo_url.clone(), target.unwrap_or("HEAD").to_owned())
+        };
+        let (source, revision) = behind
+            .iter()
+            .find(|(behind, _)| there.iter().any(|(there, _)| branch(there) == branch(behind)))?;
+        self.unknown_ancestry(&source.repo_url, revision).or_else(|| {
+            let path = source.path.as_deref().unwrap_or(".");
+            Some(pending(
+                Unmet::Revision,
+                format!(
+                    "every source that follows the same branch to be compared at {}, and {path:?} of {} was at {}",
+                    wanted.short(),
+                    source.repo_url,
+                    short(revision)
+                ),
+            ))
+        })
+    }
+
+    /// The question how a revision stands to the expected one, where it has not been asked and somebody knows.
+    fn unknown_ancestry(&self, repository: &str, revision: &str) -> Option<Verdict> {
+        let asked = self.facts.ancestry.contains_key(revision);
+        (self.facts.has_oracle && !asked && CommitSha::new(revision).is_ok()).then(|| {
+            pending(
+                Unmet::Ancestry {
+                    revision: revision.to_owned(),
+                    repository: repository.to_owned(),
+                },
+                format!(
+                    "how {} stands to {}",
+                    short(revision),
+                    self.expected.revision.short()
+                ),
+            )
+        })
     }
 
     /// With a hydrator, people's commit is the dry one; what is compared is the commit that the hydrator made of it.

@@ -430,6 +430,41 @@ fn r14_revisions_of_charts_are_no_commits() {
 }
 
 #[test]
+fn r14_a_commit_has_arrived_with_the_last_source_that_follows_its_branch() {
+    let source = |path: &str, target: &str| json!({"repoURL": "https://ghe.example/o/deploy.git", "path": path, "targetRevision": target});
+    let multi = |sources: Value, revisions: [&str; 2]| {
+        let app = with(live(NEW), "/spec/source", Value::Null);
+        let app = with(app, "/spec/sources", sources.clone());
+        let app = with(app, "/status/sync/revisions", json!(revisions));
+        let app = with(app, "/status/sync/comparedTo/sources", sources);
+        with(
+            app,
+            "/status/operationState/syncResult/revisions",
+            json!(revisions),
+        )
+    };
+    let same = || json!([source("prod", "main"), source("values", "main")]);
+    assert_eq!(told(multi(same(), [NEW, NEW]), &facts()), Verdict::Live);
+    waits(multi(same(), [NEW, OLD]), &facts(), Unmet::Revision);
+    waits(multi(same(), [OLD, NEW]), &facts(), Unmet::Revision);
+
+    let pinned = json!([source("prod", "main"), source("values", "v1")]);
+    assert_eq!(told(multi(pinned, [NEW, OLD]), &facts()), Verdict::Live);
+
+    let mut asked = Facts {
+        has_oracle: true,
+        ..facts()
+    };
+    let question = Unmet::Ancestry {
+        revision: NEXT.into(),
+        repository: "https://ghe.example/o/deploy.git".into(),
+    };
+    waits(multi(same(), [NEW, NEXT]), &asked, question);
+    asked.ancestry.insert(NEXT.into(), Ancestry::Descendant);
+    assert_eq!(told(multi(same(), [NEW, NEXT]), &asked), Verdict::Live);
+}
+
+#[test]
 fn r15_the_hydrated_commit_is_another_than_peoples() {
     let hydrator = json!({"drySource": {"repoURL": "https://ghe.example/o/deploy.git", "path": "base"},
         "syncSource": {"targetBranch": "env/prod", "path": "prod"}});
