@@ -9,12 +9,18 @@
 #[allow(dead_code, reason = "the tests of one file do not use all of it")]
 mod lab_world;
 
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use lab_world::{World, app, expected};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use towpath_argocd::wire::{App, SyncWindows};
 use towpath_argocd::{
-    Application, Cancellation, Deletion, Delivery, DeliveryOutcome, ErrorKind, Expected, Trigger, WaitPolicy,
-    Waiter,
+    Application, Backend, Cancellation, Change, Changes, CommitSha, Deletion, Delivery, DeliveryOutcome,
+    Error, ErrorKind, Expected, Result, RunningImage, SyncRequest, Trigger, WaitPolicy, Waiter,
 };
 
 const STREAM: &str = "/api/v1/stream/applications";
@@ -179,4 +185,84 @@ async fn an_application_may_take_its_time_to_appear_where_that_is_allowed() {
     world.client().create(&world.spec(true)).await.unwrap();
     let report = wait.await.unwrap().unwrap();
     assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+}
+
+/// A server whose one application is live in every look but the second, which fails. It tells of a change after half a
+/// second.
+#[derive(Debug, Default)]
+struct FailsOnce(AtomicU32);
+
+#[async_trait]
+impl Backend for FailsOnce {
+    async fn application(&self, application: &Application) -> Result<App> {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Err(Error::new(ErrorKind::Unavailable, "Argo CD", "get", application));
+        }
+        let source = json!({"repoURL": "https://ghe.example/o/deploy.git", "path": "prod"});
+        let destination = json!({"server": "https://kubernetes.default.svc", "namespace": "shop"});
+        let app = json!({
+            "metadata": {"name": "web"},
+            "spec": {"project": "shop", "source": source, "destination": destination},
+            "status": {
+                "sync": {"status": "Synced", "revision": "b".repeat(40),
+                    "comparedTo": {"source": source, "destination": destination}},
+                "health": {"status": "Healthy"},
+                "reconciledAt": "2026-08-20T10:00:00Z",
+            }
+        });
+        Ok(serde_json::from_value(app).unwrap())
+    }
+
+    async fn refreshed(&self, application: &Application, _: Duration) -> Result<App> {
+        self.application(application).await
+    }
+
+    async fn sync(&self, _: &Application, _: &SyncRequest) -> Result<App> {
+        unreachable!("it is synced")
+    }
+
+    async fn sync_windows(&self, _: &Application) -> Result<SyncWindows> {
+        unreachable!("it is synced")
+    }
+
+    async fn desired_images(&self, _: &Application, _: &CommitSha) -> Result<Vec<String>> {
+        unreachable!("no image is expected")
+    }
+
+    async fn running_images(&self, _: &Application, _: &BTreeSet<String>) -> Result<Vec<RunningImage>> {
+        unreachable!("no image is expected")
+    }
+
+    fn changes(&self, _: &Application) -> Changes {
+        let soon = tokio::time::sleep(Duration::from_millis(500));
+        let change = stream::once(soon).map(|()| Ok(Change::default()));
+        change.chain(stream::pending()).boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_could_see_has_not_held() {
+    let policy = WaitPolicy::default();
+    let (retried, settle) = (policy.first_refresh, Duration::from_secs(1));
+    let backend = Arc::new(FailsOnce::default());
+    let began = tokio::time::Instant::now();
+    let expected = Expected {
+        application: "shop/web".parse().unwrap(),
+        revision: "b".repeat(40).parse().unwrap(),
+        images: Vec::new(),
+        platform_digests: Vec::new(),
+        within: Duration::from_secs(60),
+        settle,
+    };
+    let waiter = Waiter::new(backend.clone(), policy.clone());
+    let report = waiter.wait(expected, &Cancellation::new()).await.unwrap();
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_millis(500) + retried * 4 / 5 + settle,
+        "{took:?}"
+    );
+    // And the look after the failed one does not wait for the poll.
+    assert!(took < policy.poll * 4 / 5, "{took:?}");
+    assert_eq!(backend.0.load(Ordering::SeqCst), 4, "looks");
 }

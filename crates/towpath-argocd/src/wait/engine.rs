@@ -56,6 +56,8 @@ pub(super) struct Wait<'a> {
     comparison_error_since: Option<Instant>,
     held_since: Option<Instant>,
     looks_out_of_sync: u32,
+    /// How many looks have failed since the last one that did not.
+    looks_failed: u32,
 }
 
 impl<'a> Wait<'a> {
@@ -93,6 +95,7 @@ impl<'a> Wait<'a> {
             comparison_error_since: None,
             held_since: None,
             looks_out_of_sync: 0,
+            looks_failed: 0,
             policy,
         }
     }
@@ -117,7 +120,7 @@ impl<'a> Wait<'a> {
         match self.backend().application(&self.expected.application).await {
             Ok(app) => self.observe(app)?,
             Err(error) if error.is_not_found() => return self.missing(error),
-            Err(error) => return self.pass(error).map(|()| None),
+            Err(error) => return self.unseen(error).map(|()| None),
         }
         let verdict = self.judged().await?;
         tracing::debug!(application = %self.expected.application, ?verdict, "look");
@@ -195,6 +198,15 @@ impl<'a> Wait<'a> {
         Ok(())
     }
 
+    /// Keeps the failure of a look. What nobody saw has not held.
+    fn unseen(&mut self, error: Error) -> Result<()> {
+        self.pass(error)?;
+        self.looks_failed += 1;
+        self.held_since = None;
+        self.facts.held_looks = 0;
+        Ok(())
+    }
+
     /// Takes in a look at the application.
     fn observe(&mut self, app: App) -> Result<()> {
         if self.snapshot.is_none() {
@@ -256,7 +268,7 @@ impl<'a> Wait<'a> {
                     match self.ancestry(&repository, &revision).await {
                         Ok(ancestry) => self.facts.ancestry.insert(revision, ancestry),
                         Err(error) => {
-                            self.pass(error)?;
+                            self.unseen(error)?;
                             return Ok(verdict);
                         }
                     };
@@ -272,12 +284,13 @@ impl<'a> Wait<'a> {
                             }
                         }
                         Err(error) => {
-                            self.pass(error)?;
+                            self.unseen(error)?;
                             return Ok(verdict);
                         }
                     }
                 }
                 _ => {
+                    self.looks_failed = 0;
                     self.clock(&verdict);
                     return Ok(verdict);
                 }
@@ -322,7 +335,12 @@ impl<'a> Wait<'a> {
 
     /// Sleeps until there may be something new.
     async fn pause(&mut self) {
-        let mut wake = self.last_look + jittered(self.policy.poll, &self.expected.application, self.looks);
+        let soon = |pause: Duration| self.last_look + jittered(pause, &self.expected.application, self.looks);
+        let mut wake = soon(self.policy.poll);
+        if self.looks_failed > 0 {
+            let doublings = (self.looks_failed - 1).min(10);
+            wake = wake.min(soon(self.policy.first_refresh * (1 << doublings)));
+        }
         for due in [self.next_refresh, self.next_sync] {
             if due > self.last_look {
                 wake = wake.min(due);
