@@ -20,7 +20,7 @@ use towpath_argocd::{
 };
 use towpath_core::RepoSlug;
 use towpath_ecr::{Ecr, EcrConfig, Region, Registry};
-use towpath_lab::{AUTHOR, Lab};
+use towpath_lab::{AUTHOR, Lab, LabConfig};
 
 const WAYS: [(&str, &str); 3] = [
     ("wait-towpath", "Towpath"),
@@ -31,7 +31,7 @@ const WAYS: [(&str, &str); 3] = [
 const SETTLE: Duration = Duration::from_millis(200);
 const WITHIN: Duration = Duration::from_secs(300);
 /// More than one refresh takes the lab.
-const REFRESH: Duration = Duration::from_millis(20);
+const REFRESH: Duration = Duration::from_millis(50);
 const CREATED_AT_ONCE: usize = 8;
 const REFRESHED_AT_ONCE: usize = 4;
 
@@ -56,11 +56,10 @@ pub(crate) async fn compare(sizes: &[usize]) -> Result<()> {
         // Containers take longer to start than all refreshes together, so that what is timed is the end of the waits and
         // not the lab's git processes.
         let start = Duration::from_secs(1) + REFRESH * u32::try_from(size)?;
-        world
-            .lab
-            .argocd()
-            .cluster()
-            .set_delays(|delays| delays.start = start);
+        world.lab.argocd().cluster().set_delays(|delays| {
+            delays.start = start;
+            delays.progress_deadline = WITHIN;
+        });
         for (round, (way, name)) in WAYS.into_iter().enumerate() {
             let (times, requests, streams, peak) = world.wait(way, round + 1).await?;
             let first = *alone.entry(way).or_insert(peak);
@@ -98,7 +97,10 @@ struct World {
 impl World {
     /// Applications that are live at a first commit. All deploy the same folder, each to a namespace of its own.
     async fn start(size: usize) -> Result<Self> {
-        let lab = Lab::start().await?;
+        let mut config = LabConfig::default();
+        // What a round takes, no poll may come in between.
+        config.argocd.poll_interval = Duration::from_secs(3600);
+        let lab = Lab::with(config).await?;
         let environment: BTreeMap<_, _> = lab.environment().into_iter().collect();
         let value = |name: &str| environment.get(name).ok_or(format!("the lab has no {name}"));
         let gallery = format!("http://{}", value("TOWPATH_LAB_ECR_PUBLIC")?);
