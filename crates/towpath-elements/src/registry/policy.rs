@@ -38,7 +38,7 @@ use std::time::Duration;
 ///     "limits": {"medium": 10},
 ///     "fixable_only": false,
 ///     "packages": {"only": ["OS"]},
-///     "maximum_age": {"secs": 86400, "nanos": 0},
+///     "maximum_age": "24h",
 ///     "allowed": {
 ///         "CVE-2026-1": {
 ///             "reason": "the parser is not reachable", "until": "2027-01-01T00:00:00Z", "packages": ["libxml2"]
@@ -69,7 +69,11 @@ pub struct ScanPolicy {
     pub packages: Packages,
     /// Findings that are let through, by name such as `CVE-2026-12345`; none by default.
     pub allowed: BTreeMap<String, Allowance>,
-    /// How old a result may be; any age by default.
+    /// How old a result may be; any age by default. In JSON a text such as `24h`, `90m` or `1h 30m`.
+    #[serde(
+        default,
+        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
+    )]
     pub maximum_age: Option<Duration>,
     /// Reasons for which a platform may have no result at all; none by default. Their package scope means nothing.
     #[serde(default)]

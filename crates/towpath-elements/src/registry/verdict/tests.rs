@@ -211,10 +211,11 @@ fn policies_and_verdicts_of_an_older_version_are_readable() {
         "refuse_from": "critical",
         "fixable_only": true,
         "allowed": {"CVE-1": {"reason": "no", "until": "2026-01-01T00:00:00Z"}},
-        "maximum_age": {"secs": 60, "nanos": 0},
+        "maximum_age": "1m",
     }))
     .unwrap();
     assert_eq!(policy.packages, Packages::All);
+    assert_eq!(policy.maximum_age, Some(Duration::from_secs(60)));
     assert!(policy.limits.is_empty() && policy.without_result.is_empty());
     assert!(policy.allowed["CVE-1"].packages.is_empty());
     let verdict: ScanVerdict = serde_json::from_value(serde_json::json!({
