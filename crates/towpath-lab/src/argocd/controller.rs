@@ -82,6 +82,8 @@ impl Drop for Held<'_> {
 }
 
 async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
+    // `None` never happens: nobody closes the semaphore.
+    let processor = shared.processors.acquire().await.ok();
     let Some(app) = shared.store.get(name) else { return };
     if app
         .metadata
@@ -131,6 +133,8 @@ async fn compare(shared: &Shared, name: &str, loops: &Loops, level: Level) {
             unknown(&app, why)
         }
     };
+    // What is held is held by a test, not by the work of others.
+    drop(processor);
     if shared.knobs.get().hold_comparisons {
         let _held = Held::new(&shared.held);
         shared.knobs.until_comparing().await;

@@ -73,6 +73,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::{Level, Store};
 use tasks::Tasks;
+use tokio::sync::Semaphore;
 use tokio_util::sync::DropGuard;
 use towpath_core::Secret;
 
@@ -110,6 +111,8 @@ pub struct ArgoCdConfig {
     pub revision_cache: Duration,
     /// How long repository errors are kept quiet (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`).
     pub repo_error_grace: Duration,
+    /// How many comparisons look at repositories at a time (`--status-processors`).
+    pub status_processors: usize,
     /// The versions of Helm charts that its Applications may name.
     pub charts: Vec<ChartVersion>,
     /// The time that applying takes.
@@ -144,6 +147,7 @@ impl Default for ArgoCdConfig {
             poll_interval: Duration::from_secs(120),
             revision_cache: Duration::from_secs(180),
             repo_error_grace: Duration::from_secs(180),
+            status_processors: 20,
             charts: Vec::new(),
             operation_delay: Duration::from_millis(20),
             wave_delay: Duration::from_millis(20),
@@ -180,6 +184,7 @@ struct Shared {
     windows: Mutex<BTreeMap<String, Vec<SyncWindow>>>,
     /// How many comparisons are held.
     held: AtomicUsize,
+    processors: Semaphore,
     accounts: accounts::Accounts,
     projects: projects::Projects,
     sets: sets::Sets,
@@ -237,6 +242,7 @@ impl ArgoCd {
             tokens: token::Tokens::new(),
             windows: Mutex::default(),
             held: AtomicUsize::new(0),
+            processors: Semaphore::new(config.status_processors.max(1)),
             accounts: accounts::Accounts::new(&config.account),
             projects: projects::Projects::new(&config.projects, &config.namespace, &clock.now().to_string()),
             sets: sets::Sets::default(),
