@@ -2,6 +2,7 @@
 
 use crate::session::{Opener, Session};
 use crate::{ArgoCd, RevisionOracle, TokenClaims, TokenExchange};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use towpath_core::Secret;
@@ -96,7 +97,6 @@ impl Default for WaitPolicy {
 }
 
 /// Sets up an [`ArgoCd`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct ArgoCdBuilder {
     base: Url,
@@ -104,6 +104,17 @@ pub struct ArgoCdBuilder {
     transport: TransportBuilder,
     wait: WaitPolicy,
     oracle: Option<Arc<dyn RevisionOracle>>,
+}
+
+impl fmt::Debug for ArgoCdBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The transport shows the address, without credentials that may stand in it.
+        f.debug_struct("ArgoCdBuilder")
+            .field("login", &self.login)
+            .field("transport", &self.transport)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ArgoCdBuilder {
@@ -136,13 +147,15 @@ impl ArgoCdBuilder {
         )
     }
 
-    /// Trusts these certificates (PEM) beside the machine's own, for a server with a certificate of its own making.
+    /// Trusts these certificates (PEM) beside the machine's own, for a server with a certificate of its own making. A request
+    /// to a server whose certificate is not trusted is *unavailable*, and is not sent again.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.transport = self.transport.root_certificates(pem);
         self
     }
 
-    /// Shows this certificate to the server: chain and private key in one PEM text.
+    /// Shows this certificate to the server: chain and private key in one PEM text. A request to a
+    /// server that asks for one and gets none that it accepts is *unauthenticated*, and is not sent again.
     pub fn client_certificate(mut self, pem: Secret) -> Self {
         self.transport = self.transport.client_certificate(pem);
         self

@@ -3,8 +3,9 @@
 use crate::origin::{is_loopback, showable};
 use crate::retry::Backoff;
 use crate::transport::{Inner, Transport};
-use crate::{Authorization, RetryPolicy};
+use crate::{Authorization, RetryPolicy, tls};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use towpath_core::Secret;
@@ -12,7 +13,6 @@ use towpath_elements::{Error, ErrorKind, Result};
 use url::Url;
 
 /// Sets up a [`Transport`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct TransportBuilder {
     service: &'static str,
@@ -28,6 +28,21 @@ pub struct TransportBuilder {
     plain_http: bool,
     headers: HeaderMap,
     authorization: Option<Arc<dyn Authorization>>,
+}
+
+impl fmt::Debug for TransportBuilder {
+    /// Without what may hold a secret: credentials in the address, and certificates that somebody left a key in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportBuilder")
+            .field("service", &self.service)
+            .field("base", &showable(&self.base))
+            .field("root_certificates", &self.root_certificates.len())
+            .field("client_certificate", &self.client_certificate.is_some())
+            .field("insecure", &self.insecure)
+            .field("plain_http", &self.plain_http)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TransportBuilder {
@@ -189,9 +204,22 @@ impl TransportBuilder {
             })?;
             client = client.identity(identity);
         }
-        let client = client
-            .build()
-            .map_err(|cause| refuse("the HTTP client cannot be set up".into()).caused_by(cause))?;
+        let client = client.build().map_err(|cause| {
+            let why = match tls::cause(&cause) {
+                Some(rustls::Error::InconsistentKeys(_)) => {
+                    "the key of the client certificate belongs to another certificate".into()
+                }
+                Some(rustls::Error::InvalidCertificate(why)) => {
+                    format!("a root certificate cannot be read: {why}")
+                }
+                Some(rustls::Error::General(why)) => {
+                    format!("the client certificate or its key cannot be used: {why}")
+                }
+                Some(other) => format!("the certificates cannot be used: {other}"),
+                None => "the HTTP client cannot be set up".into(),
+            };
+            refuse(why).caused_by(cause)
+        })?;
         Ok(Transport(Arc::new(Inner {
             service: self.service,
             base: self.base,

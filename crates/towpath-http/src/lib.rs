@@ -9,6 +9,7 @@ mod pages;
 mod retry;
 mod sse;
 mod streaming;
+mod tls;
 mod transport;
 
 pub use answer::Answer;

@@ -3,7 +3,7 @@
 use crate::answer::Purpose;
 use crate::origin::{is_loopback, resolve, same, showable};
 use crate::retry::{Backoff, retry_after};
-use crate::{Answer, Authorization, Call, Idempotency, StreamingAnswer, TransportBuilder, pages};
+use crate::{Answer, Authorization, Call, Idempotency, StreamingAnswer, TransportBuilder, pages, tls};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::BoxStream;
 use http::header::{
@@ -65,7 +65,9 @@ impl Transport {
     ///
     /// # Errors
     /// *Unavailable* or *timed out* where there was no answer, with [`Retry::Spent`] once sending again is no option any
-    /// more; *invalid* where the call may not be sent; *protocol* where the answer is too long or redirects in circles.
+    /// more, and with [`Retry::Never`] where the server's certificate is not trusted; *unauthenticated* where the server
+    /// does not accept the client certificate, or misses one; *invalid* where the call may not be sent; *protocol* where
+    /// the answer is too long or redirects in circles.
     pub async fn send(&self, call: Call) -> Result<Answer> {
         let received = self.run(&call, Read::Whole).await?;
         let Body::Whole(body) = received.body else {
@@ -442,15 +444,8 @@ impl Failure {
         if error.is_builder() {
             return Self::Final(purpose.error(ErrorKind::Invalid).because(detail).caused_by(error));
         }
-        if error.is_connect() && detail.contains("certificate") {
-            return Self::Final(
-                purpose
-                    .error(ErrorKind::Unavailable)
-                    .because(detail)
-                    .advise("give the certificate of the authority that signed the server's")
-                    .retrying(Retry::Never)
-                    .caused_by(error),
-            );
+        if let Some(refusal) = tls::refusal(&error, purpose) {
+            return Self::Final(refusal.caused_by(error));
         }
         Self::Broken(Broken {
             kind: if error.is_timeout() {
