@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "each test uses its part of the world")]
 mod lab_world;
 
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use lab_world::{World, app};
 use reqwest::{Method, StatusCode};
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use towpath_argocd::{
     ApplicationSetFilter, ApplicationSetOptions, ArgoCd, Cancellation, ListFilter, LogLine, LogRequest,
-    Login, Secret, TokenClaims, TokenExchange, wire,
+    Login, Result, Secret, TokenClaims, TokenExchange, WatchEvent, WatchFilter, wire,
 };
 use towpath_elements::ErrorKind;
 use towpath_lab::Fault;
@@ -290,6 +291,124 @@ async fn application_sets_generate_applications() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+async fn next(events: &mut SetEvents) -> Option<Result<WatchEvent<wire::ApplicationSet>>> {
+    tokio::time::timeout(SOON, events.next()).await.unwrap()
+}
+
+type SetEvents = BoxStream<'static, Result<WatchEvent<wire::ApplicationSet>>>;
+
+/// The next state of the set, for which this holds.
+async fn until(
+    events: &mut SetEvents,
+    holds: impl Fn(&wire::ApplicationSet) -> bool,
+) -> wire::ApplicationSet {
+    loop {
+        match next(events).await.unwrap().unwrap() {
+            WatchEvent::Changed(set) if holds(&set) => return *set,
+            WatchEvent::Changed(_) => {}
+            gone => panic!("{gone:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn application_sets_are_watched_over_cut_connections() {
+    let world = World::start().await;
+    world.commit(&world.image("one"));
+    let client = world.client();
+    let filter = WatchFilter {
+        name: Some("shop".into()),
+        namespace: Some("argocd".into()),
+        ..WatchFilter::default()
+    };
+    let mut events = client.watch_application_sets(filter);
+    let mut all = client.watch_application_sets(WatchFilter {
+        selector: Some("team=shop".into()),
+        projects: vec!["default".into()],
+        ..WatchFilter::default()
+    });
+    let upsert = ApplicationSetOptions {
+        upsert: true,
+        ..ApplicationSetOptions::default()
+    };
+    let make = async |environments: &[&str]| {
+        client
+            .create_application_set(&set(&world, environments), upsert)
+            .await
+            .unwrap()
+    };
+    // One event a connection; the first is read when it comes, though nothing is there yet.
+    world.lab.knobs().set(|knobs| knobs.cut_stream_after = Some(1));
+    let (first, _) = tokio::join!(until(&mut events, |_| true), make(&["dev"]));
+    assert_eq!(first.metadata.name, "shop");
+    until(&mut events, |set| set.status.resources.len() == 1).await;
+    make(&["dev", "prod"]).await;
+    let second = until(&mut events, |set| set.status.resources.len() == 2).await;
+    assert!(second.metadata.version_number() > first.metadata.version_number());
+    until(&mut all, |set| set.status.resources.len() == 2).await;
+
+    world.lab.knobs().set(|knobs| knobs.cut_stream_after = None);
+    // Each connection is spent by now. Once a stream tells of a change, it has one that is not cut.
+    let connected = |events: SetEvents| async {
+        let mut events = events;
+        until(&mut events, |set| {
+            set.spec["generators"][0]["list"]["elements"] == json!([{"env": "prod", "values": {"zone": "a"}}])
+        })
+        .await;
+        events
+    };
+    let ((mut events, mut all), _) = tokio::join!(
+        async { tokio::join!(connected(events), connected(all)) },
+        make(&["prod"])
+    );
+    client.delete_application_set("shop", None).await.unwrap();
+    for events in [&mut events, &mut all] {
+        loop {
+            match next(events).await.unwrap().unwrap() {
+                WatchEvent::Deleted(set) => break assert_eq!(set.metadata.name, "shop"),
+                WatchEvent::Changed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_sets_ends_where_the_server_is_older_or_refuses() {
+    let old = World::start_with(|config| config.version = "v3.3.9".into()).await;
+    let current = World::start().await;
+    let elsewhere = WatchFilter {
+        namespace: Some("elsewhere".into()),
+        ..WatchFilter::default()
+    };
+    for (client, filter, kind, why) in [
+        (
+            old.client(),
+            WatchFilter::default(),
+            ErrorKind::Unsupported,
+            "needs Argo CD 3.4, and the server is v3.3.9",
+        ),
+        (current.client(), elsewhere, ErrorKind::Denied, "elsewhere"),
+        (
+            current.with(Login::Anonymous),
+            WatchFilter::default(),
+            ErrorKind::Unauthenticated,
+            "",
+        ),
+    ] {
+        let mut events = client.watch_application_sets(filter);
+        let error = next(&mut events).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.detail().contains(why), "{error}");
+        assert!(next(&mut events).await.is_none());
+    }
+    let asked = old
+        .lab
+        .requests()
+        .count(&Method::GET, "/api/v1/stream/applicationsets");
+    assert_eq!(asked, 0);
 }
 
 #[tokio::test]

@@ -211,15 +211,21 @@ async fn tokens_are_exchanged_as_a_form() {
 
 #[tokio::test]
 async fn an_older_server_lacks_later_routes() {
-    for (version, actions, diff) in [
-        ("v3.0.0", 404, 404),
-        ("v3.1.0-rc1", 405, 404),
-        ("v3.5.1+lab", 405, 403),
-        ("latest", 405, 403),
+    for (version, actions, diff, sets) in [
+        ("v3.0.0", 404, 404, 404),
+        ("v3.1.0-rc1", 405, 404, 404),
+        ("v3.3.9", 405, 403, 404),
+        ("v3.4.0", 405, 403, 200),
+        ("v3.5.1+lab", 405, 403, 200),
+        ("latest", 405, 403, 200),
     ] {
         let lab = Asked::start(|config| config.version = version.into()).await;
-        for (path, status) in [("resource/actions/v2", actions), ("server-side-diff", diff)] {
-            let request = lab.request("GET", &format!("/api/v1/applications/none/{path}"));
+        for (path, status) in [
+            ("applications/none/resource/actions/v2", actions),
+            ("applications/none/server-side-diff", diff),
+            ("stream/applicationsets", sets),
+        ] {
+            let request = lab.request("GET", &format!("/api/v1/{path}"));
             let answer = request
                 .bearer_auth(lab.argocd.token().expose())
                 .send()
@@ -228,4 +234,139 @@ async fn an_older_server_lacks_later_routes() {
             assert_eq!(answer.status().as_u16(), status, "{version} {path}");
         }
     }
+}
+
+/// A set of no Applications.
+fn set(name: &str, team: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"team": team}}, "spec": {
+        "generators": [{"list": {"elements": []}}],
+        "template": {"metadata": {"name": "{{env}}"}, "spec": {"project": "default", "destination": {}}}}})
+}
+
+/// A stream of newline-delimited events.
+struct Watched {
+    answer: reqwest::Response,
+    seen: String,
+}
+
+impl Watched {
+    async fn begin(lab: &Asked, query: &str) -> Self {
+        Self::begin_as(lab, lab.argocd.token(), query).await
+    }
+
+    async fn begin_as(lab: &Asked, token: &Secret, query: &str) -> Self {
+        let request = lab.request("GET", &format!("/api/v1/stream/applicationsets?{query}"));
+        let answer = request.bearer_auth(token.expose()).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        Self {
+            answer,
+            seen: String::new(),
+        }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((line, rest)) = self.seen.split_once('\n') {
+                let event = serde_json::from_str(line).unwrap();
+                self.seen = rest.to_owned();
+                return Some(event);
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(20), self.answer.chunk());
+            let chunk = chunk.await.unwrap().unwrap()?;
+            self.seen.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// What changed, and how.
+    async fn change(&mut self) -> (String, String) {
+        let event = self.next().await.unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let set = &event["result"]["applicationSet"];
+        (text(&event["result"]["type"]), text(&set["metadata"]["name"]))
+    }
+
+    async fn is_silent(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(60), self.next())
+            .await
+            .is_err()
+    }
+}
+
+#[tokio::test]
+async fn application_sets_are_watched_as_applications_are() {
+    let lab = Asked::start(|config| config.keep_alive = Duration::from_millis(20)).await;
+    let path = "/api/v1/applicationsets";
+    let said = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
+    let (_, first) = lab.ask("POST", path, set("first", "a")).await;
+    let version = first["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+
+    let mut all = Watched::begin(&lab, "").await;
+    let mut second = Watched::begin(&lab, "name=second").await;
+    let mut team = Watched::begin(&lab, "selector=team%3Db&projects=default").await;
+    let mut later = Watched::begin(&lab, &format!("resourceVersion={version}")).await;
+    let mut known = Watched::begin(&lab, &format!("name=first&resourceVersion={version}")).await;
+    let mut other = Watched::begin(&lab, "projects=other").await;
+    let role = lab.argocd.project_token("default", "ci", &["get"]);
+    let mut hidden = Watched::begin_as(&lab, &role, "").await;
+    assert_eq!(all.change().await, said("ADDED", "first"));
+    assert_eq!(known.change().await, said("ADDED", "first"));
+
+    lab.ask("POST", path, set("second", "b")).await;
+    for watched in [&mut all, &mut second, &mut team, &mut later] {
+        assert_eq!(watched.change().await, said("ADDED", "second"));
+        assert_eq!(watched.change().await, said("MODIFIED", "second"));
+    }
+    // The same again is no change.
+    lab.ask("POST", path, set("second", "b")).await;
+    assert!(all.is_silent().await);
+
+    let mut names = Watched::begin(&lab, "name=second&fields=result.applicationSet.metadata.name").await;
+    let expected = json!({"result": {"applicationSet": {"metadata": {"name": "second"}}}});
+    assert_eq!(names.next().await.unwrap(), expected);
+    lab.argocd.knobs().set(|knobs| knobs.drop_watch_events = 1);
+    let mut lossy = Watched::begin(&lab, "name=first").await;
+    assert!(lossy.is_silent().await);
+
+    let (status, _) = lab.ask("DELETE", &format!("{path}/second"), json!({})).await;
+    assert_eq!(status, 200);
+    for watched in [&mut all, &mut second, &mut team, &mut later] {
+        assert_eq!(watched.change().await, said("DELETED", "second"));
+    }
+    // Of the fields that it asked for, none has changed.
+    for watched in [&mut names, &mut known, &mut other, &mut hidden] {
+        assert!(watched.is_silent().await);
+    }
+
+    lab.argocd.knobs().set(|knobs| knobs.cut_stream_after = Some(1));
+    let mut cut = Watched::begin(&lab, "").await;
+    assert_eq!(cut.change().await, said("ADDED", "first"));
+    assert_eq!(cut.next().await, None);
+    let (status, body) = lab
+        .ask(
+            "GET",
+            "/api/v1/stream/applicationsets?name=first&appSetNamespace=elsewhere",
+            Value::Null,
+        )
+        .await;
+    assert_eq!((status, body["error"]["grpc_code"].as_i64()), (403, Some(7)));
+    lab.argocd.knobs().set(|knobs| knobs.cut_stream_after = None);
+
+    let request = lab
+        .request("GET", "/api/v1/stream/applicationsets?appSetNamespace=argocd")
+        .header("accept", "text/event-stream");
+    let token = lab.argocd.token();
+    let mut answer = request.bearer_auth(token.expose()).send().await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains("\n:\n") {
+        let chunk = tokio::time::timeout(Duration::from_secs(20), answer.chunk()).await;
+        seen.push_str(std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap());
+    }
+    let (added, _) = seen
+        .strip_prefix("data: ")
+        .unwrap()
+        .split_once(" \n\n\n")
+        .unwrap();
+    let event: Value = serde_json::from_str(added).unwrap();
+    assert_eq!(event["result"]["applicationSet"]["metadata"]["name"], "first");
 }

@@ -88,6 +88,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     if shared.has((3, 2)) {
         router = router.route(&under("server-side-diff"), get(views::server_side_diff));
     }
+    if shared.has((3, 4)) {
+        router = router.route("/api/v1/stream/applicationsets", get(sets::watch));
+    }
     let router = router
         .method_not_allowed_fallback(|| async { text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .fallback(no_route)

@@ -1,6 +1,8 @@
 //! ApplicationSets with the generator `list`, after `server/applicationset/applicationset.go` and the controller's
 //! generation: `{{param}}` in every text of the template. What else there is, is refused by name.
 
+mod watch;
+
 use super::Shared;
 use super::access::Caller;
 use super::applications;
@@ -8,7 +10,7 @@ use super::error::Status;
 use super::model::{Application, Metadata, Spec};
 use super::projects::event;
 use super::request::{Params, body};
-use super::store::Level;
+use super::store::{Change, Level, WATCH_BUFFER};
 use super::stream::Filter;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -17,12 +19,27 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+use watch::SetEvent;
+pub(super) use watch::watch;
 
 type Answer = Result<Json<Value>, Status>;
 
-/// The ApplicationSets by name.
-#[derive(Debug, Default)]
-pub(super) struct Sets(Mutex<BTreeMap<String, Set>>);
+/// The ApplicationSets by name, and who watches them.
+#[derive(Debug)]
+pub(super) struct Sets {
+    known: Mutex<BTreeMap<String, Set>>,
+    events: broadcast::Sender<SetEvent>,
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            events: broadcast::Sender::new(WATCH_BUFFER),
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Set {
@@ -33,11 +50,19 @@ struct Set {
 
 impl Sets {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Set>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, name: &str) -> Option<Set> {
         self.lock().get(name).cloned()
+    }
+
+    /// Gives a set that has changed its next version, and tells the change. The sets are locked meanwhile, so that whoever
+    /// begins to watch misses nothing and hears nothing twice.
+    fn tell(&self, shared: &Shared, change: Change, set: &mut Set) {
+        set.metadata["resourceVersion"] = json!(shared.store.next_version().to_string());
+        // Nobody may be watching.
+        let _ = self.events.send(SetEvent::of(shared, change, set));
     }
 }
 
@@ -393,6 +418,10 @@ pub(super) async fn create(
     let (set, changed) = put(&shared, &caller, set, params.is_true("upsert"))?;
     if changed {
         apply(&shared, &set, generated);
+        // The controller writes down what it has made.
+        if let Some(known) = shared.sets.lock().get_mut(set.name()) {
+            shared.sets.tell(&shared, Change::Modified, known);
+        }
     }
     Ok(Json(set.json(&shared)))
 }
@@ -403,9 +432,9 @@ fn put(shared: &Shared, caller: &Caller, mut set: Set, upsert: bool) -> Result<(
     let Some(existing) = sets.get_mut(set.name()) else {
         set.metadata["namespace"] = json!(shared.config.namespace);
         set.metadata["uid"] = json!(uuid::Uuid::new_v4().to_string());
-        set.metadata["resourceVersion"] = json!(shared.store.version().to_string());
         set.metadata["creationTimestamp"] = json!(shared.clock.now().to_string());
         set.happened(shared, caller, "ResourceCreated", "created ApplicationSet");
+        shared.sets.tell(shared, Change::Added, &mut set);
         sets.insert(set.name().to_owned(), set.clone());
         return Ok((set, true));
     };
@@ -427,6 +456,7 @@ fn put(shared: &Shared, caller: &Caller, mut set: Set, upsert: bool) -> Result<(
     }
     existing.spec = set.spec;
     existing.happened(shared, caller, "ResourceUpdated", "updated ApplicationSets spec");
+    shared.sets.tell(shared, Change::Modified, existing);
     Ok((existing.clone(), true))
 }
 
@@ -438,7 +468,9 @@ pub(super) async fn delete(
 ) -> Answer {
     let missing = "error getting ApplicationSets: applicationsets.argoproj.io";
     let set = find(&shared, &caller, &params, &name, "delete", missing)?;
-    shared.sets.lock().remove(&name);
+    if let Some(mut gone) = shared.sets.lock().remove(&name) {
+        shared.sets.tell(&shared, Change::Deleted, &mut gone);
+    }
     // What it owns goes with it: the cluster's garbage collection.
     for app in shared.store.all().iter().filter(|app| set.owns(app)) {
         applications::begin_deletion(&shared, &app.metadata.name, true);

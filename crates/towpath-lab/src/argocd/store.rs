@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::DropGuard;
 
 /// The slots of a subscriber (`ARGOCD_WATCH_API_BUFFER_SIZE`); what does not fit is dropped without a word.
-const WATCH_BUFFER: usize = 1000;
+pub(super) const WATCH_BUFFER: usize = 1000;
 
 /// How many changes a cache can lag behind at most.
 const PAST: usize = 1000;
@@ -33,6 +33,17 @@ pub(super) enum Change {
     Added,
     Modified,
     Deleted,
+}
+
+impl Change {
+    /// As the watch calls it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
 }
 
 /// One event of the watch.
@@ -158,9 +169,11 @@ impl Store {
             .collect()
     }
 
-    /// The newest version of anything in it.
-    pub(super) fn version(&self) -> u64 {
-        self.lock().version
+    /// A new version, for what is not an Application: the cluster counts all its resources together.
+    pub(super) fn next_version(&self) -> u64 {
+        let mut state = self.lock();
+        state.version += 1;
+        state.version
     }
 
     pub(super) fn loops(&self, name: &str) -> Option<Arc<Loops>> {

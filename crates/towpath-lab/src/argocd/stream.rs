@@ -1,14 +1,16 @@
-//! The watch, `GET /api/v1/stream/applications`: newline-delimited JSON, or server-sent events with keep-alives.
+//! The watch, `GET /api/v1/stream/applications`: newline-delimited JSON, or server-sent events with keep-alives. That of
+//! the ApplicationSets goes the same way.
 //!
 //! It is lossy as the real one is: what does not fit a subscriber's buffer is dropped without a word, and an unknown
 //! Application is an eternally silent stream.
 
 use super::Shared;
 use super::access::Caller;
+use super::clock::Moment;
 use super::knobs::StreamCut;
 use super::model::Application;
 use super::request::Params;
-use super::store::{Change, WatchEvent};
+use super::store::WatchEvent;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -16,6 +18,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Which Applications are asked for.
@@ -74,44 +78,119 @@ impl Filter {
     }
 }
 
+/// What a stream tells.
+pub(super) trait Event: Clone + Send + Sync + 'static {
+    /// The name of what has changed: of two events of one name that look the same, the second is not told.
+    fn name(&self) -> &str;
+    fn version(&self) -> Option<u64>;
+    /// When a cache that lags knows of it.
+    fn known_at(&self, lag: Duration) -> Moment;
+    /// The whole of it, as the stream writes it.
+    fn envelope(&self) -> Value;
+}
+
+impl Event for WatchEvent {
+    fn name(&self) -> &str {
+        &self.app.metadata.name
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.app.version()
+    }
+
+    fn known_at(&self, lag: Duration) -> Moment {
+        self.known_at(lag)
+    }
+
+    fn envelope(&self) -> Value {
+        json!({"result": {"type": self.change.word(), "application": &*self.app}})
+    }
+}
+
+/// What there is to tell: at first, and as it comes.
+#[derive(Debug)]
+pub(super) struct Feed<E> {
+    pub(super) waiting: VecDeque<E>,
+    pub(super) events: Receiver<E>,
+}
+
+/// How a stream is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) filter: Filter,
+    sse: bool,
+    fields: Option<String>,
+    since: Option<u64>,
+}
+
+impl Request {
+    pub(super) fn of(params: &Params, headers: &HeaderMap) -> Self {
+        let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        Self {
+            filter: Filter::of(params),
+            sse: accepted == Some("text/event-stream"),
+            fields: params
+                .get("fields")
+                .filter(|fields| !fields.is_empty())
+                .map(ToOwned::to_owned),
+            since: params
+                .get("resourceVersion")
+                .and_then(|version| version.parse().ok()),
+        }
+    }
+
+    /// Whether what is there already is told at first.
+    pub(super) fn begins_with_what_is_there(&self) -> bool {
+        self.filter.name.is_some() || self.since.is_none()
+    }
+}
+
 pub(super) async fn applications(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     params: Params,
     headers: HeaderMap,
 ) -> Response {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let sse = accepted == Some("text/event-stream");
-    let filter = Filter::of(&params);
-    let fields = params
-        .get("fields")
-        .filter(|fields| !fields.is_empty())
-        .map(ToOwned::to_owned);
-    let since: Option<u64> = params
-        .get("resourceVersion")
-        .and_then(|version| version.parse().ok());
-    let lag = |shared: &Shared| shared.knobs.get().informer_lag;
-    let (cached, mut events) = shared.store.watch(lag(&shared));
-    let initial: Vec<_> = match (&filter.name, since) {
-        (None, Some(_)) => Vec::new(),
-        _ => cached
-            .apps
-            .into_iter()
-            .filter(|app| app.version() >= Some(since.unwrap_or(0)))
-            .collect(),
+    let request = Request::of(&params, &headers);
+    let (cached, events) = shared.store.watch(shared.knobs.get().informer_lag);
+    let present = match request.begins_with_what_is_there() {
+        true => cached.apps,
+        false => Vec::new(),
     };
-    // What is known already, and is older than the caller's version, is not told again.
+    let added = present.iter().map(WatchEvent::present);
+    let feed = Feed {
+        waiting: added.chain(cached.since).collect(),
+        events,
+    };
+    let filter = request.filter.clone();
+    let visible = move |shared: &Shared, event: &WatchEvent| {
+        filter.takes(&event.app) && caller.may(shared, "get", event.app.project())
+    };
+    answer(shared, request, feed, visible)
+}
+
+/// The stream of a feed, as far as it is visible.
+pub(super) fn answer<E: Event>(
+    shared: Arc<Shared>,
+    request: Request,
+    feed: Feed<E>,
+    visible: impl Fn(&Shared, &E) -> bool + Send + 'static,
+) -> Response {
+    let Request {
+        sse, fields, since, ..
+    } = request;
+    let Feed {
+        mut waiting,
+        mut events,
+    } = feed;
+    let lag = |shared: &Shared| shared.knobs.get().informer_lag;
+    // What is older than the caller's version is not told again.
     let newest = since.unwrap_or(0);
     let settings = shared.knobs.get();
     let (mut left, cut) = (settings.cut_stream_after, settings.cut_stream_within);
     let keep_alive = shared.config.keep_alive;
     let mut sent: HashMap<String, Value> = HashMap::new();
-    let visible = move |shared: &Shared, app: &Application| {
-        filter.takes(app) && caller.may(shared, "get", app.project())
-    };
     let lines = async_stream::stream! {
-        let added = initial.into_iter().map(|app| WatchEvent::present(&app));
-        let mut waiting: VecDeque<WatchEvent> = added.chain(cached.since).collect();
         let mut alive = shared.clock.moment() + keep_alive;
         loop {
             let due = waiting.front().map(|first| first.known_at(lag(&shared)));
@@ -134,7 +213,7 @@ pub(super) async fn applications(
                 }
             };
             let Some(event) = event else { continue };
-            if !visible(&shared, &event.app) || event.app.version() < Some(newest) {
+            if !visible(&shared, &event) || event.version() < Some(newest) {
                 continue;
             }
             if left == Some(0) {
@@ -143,15 +222,15 @@ pub(super) async fn applications(
             if shared.knobs.spend(|knobs| &mut knobs.drop_watch_events) {
                 continue;
             }
-            let payload = payload(&event, fields.as_deref());
-            if sent.get(&event.app.metadata.name) == Some(&payload) {
+            let payload = selected(event.envelope(), fields.as_deref());
+            if sent.get(event.name()) == Some(&payload) {
                 continue;
             }
             let line = match sse {
                 true => format!("data: {payload} \n\n\n"),
                 false => format!("{payload}\n"),
             };
-            sent.insert(event.app.metadata.name.clone(), payload);
+            sent.insert(event.name().to_owned(), payload);
             left = left.map(|left| left - 1);
             let end = match left {
                 Some(0) => end_of(&line, cut),
@@ -192,14 +271,11 @@ fn end_of(line: &str, cut: StreamCut) -> usize {
     }
 }
 
-fn payload(event: &WatchEvent, fields: Option<&str>) -> Value {
-    let kind = match event.change {
-        Change::Added => "ADDED",
-        Change::Modified => "MODIFIED",
-        Change::Deleted => "DELETED",
-    };
-    let whole = json!({"result": {"type": kind, "application": &*event.app}});
-    fields.map_or(whole.clone(), |fields| super::views::select(&whole, fields))
+fn selected(whole: Value, fields: Option<&str>) -> Value {
+    match fields {
+        Some(fields) => super::views::select(&whole, fields),
+        None => whole,
+    }
 }
 
 #[cfg(test)]
