@@ -41,8 +41,62 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    listeners: HashMap<Application, watch::Sender<News>>,
+    listeners: Listeners,
     listening: bool,
+}
+
+/// Who listens, by the name of the application: an event has no more to say of which it is about than that and a namespace,
+/// and costs what the listeners of that name cost, however many others there are.
+#[derive(Debug, Default)]
+struct Listeners(HashMap<String, HashMap<Application, watch::Sender<News>>>);
+
+impl Listeners {
+    /// The news of an application, which from now on is listened to.
+    fn listen(&mut self, application: &Application) -> watch::Receiver<News> {
+        self.0
+            .entry(application.name().to_string())
+            .or_default()
+            .entry(application.clone())
+            .or_default()
+            .subscribe()
+    }
+
+    /// Forgets an application where this is the last that listens to it; says whether it was.
+    fn leave(&mut self, application: &Application, news: &watch::Receiver<News>) -> bool {
+        let Some(namesakes) = self.0.get_mut(application.name().as_str()) else {
+            return false;
+        };
+        // After a stream has ended, what stands here may be a later listener's. This one still counts.
+        let is_last = namesakes
+            .get(application)
+            .is_some_and(|sender| sender.receiver_count() == 1 && sender.subscribe().same_channel(news));
+        if is_last {
+            namesakes.remove(application);
+            if namesakes.is_empty() {
+                self.0.remove(application.name().as_str());
+            }
+        }
+        is_last
+    }
+
+    fn of_name(&self, name: &str) -> impl Iterator<Item = (&Application, &watch::Sender<News>)> {
+        self.0.get(name).into_iter().flatten()
+    }
+
+    fn applications(&self) -> impl Iterator<Item = &Application> + Clone {
+        self.0.values().flat_map(HashMap::keys)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells all of them, and forgets them.
+    fn end(&mut self, news: &News) {
+        for listener in std::mem::take(&mut self.0).values().flat_map(HashMap::values) {
+            listener.send_replace(news.clone());
+        }
+    }
 }
 
 impl Shared {
@@ -61,17 +115,7 @@ struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        // After a stream has ended, what stands here may be a later listener's.
-        let is_last = state
-            .listeners
-            .get(&self.application)
-            // This one still counts.
-            .is_some_and(|sender| {
-                sender.receiver_count() == 1 && sender.subscribe().same_channel(&self.news)
-            });
-        if is_last {
-            state.listeners.remove(&self.application);
+        if self.shared.state().listeners.leave(&self.application, &self.news) {
             self.shared.moved.notify_one();
         }
     }
@@ -81,11 +125,7 @@ impl Hub {
     /// The changes of an application from now on. Several changes may come as one.
     pub(crate) fn listen(&self, client: &ArgoCd, application: &Application) -> Changes {
         let mut state = self.0.state();
-        let news = state
-            .listeners
-            .entry(application.clone())
-            .or_default()
-            .subscribe();
+        let news = state.listeners.listen(application);
         let listener = Listener {
             shared: self.0.clone(),
             application: application.clone(),
@@ -131,7 +171,7 @@ async fn serve(client: ArgoCd, shared: Arc<Shared>) {
                 state.listening = false;
                 return;
             }
-            covering(state.listeners.keys())
+            covering(state.listeners.applications())
         };
         let mut events = client.watch(filter.clone());
         loop {
@@ -146,15 +186,13 @@ async fn serve(client: ArgoCd, shared: Arc<Shared>) {
                         // Nobody listens twice to what another connection would not mend.
                         let mut state = shared.state();
                         state.listening = false;
-                        for (_, listener) in state.listeners.drain() {
-                            listener.send_replace(News::Ended(why.clone()));
-                        }
+                        state.listeners.end(&News::Ended(why));
                         return;
                     }
                 },
                 () = shared.moved.notified() => {
                     let state = shared.state();
-                    if state.listeners.is_empty() || !state.listeners.keys().all(|one| covers(&filter, one)) {
+                    if state.listeners.is_empty() || !state.listeners.applications().all(|one| covers(&filter, one)) {
                         break;
                     }
                 }
@@ -167,12 +205,12 @@ fn tell(shared: &Shared, event: &WatchEvent) {
     let (WatchEvent::Changed(app) | WatchEvent::Deleted(app)) = event;
     let version = app.metadata.version_number();
     let state = shared.state();
-    for (application, listener) in &state.listeners {
+    for (application, listener) in state.listeners.of_name(&app.metadata.name) {
         let here = match (application.namespace(), &app.metadata.namespace) {
             (Some(wanted), Some(is)) => wanted == is,
             _ => true,
         };
-        if here && application.name().as_str() == app.metadata.name {
+        if here {
             listener.send_replace(News::Changed(version));
         }
     }
@@ -227,6 +265,7 @@ fn covers(filter: &WatchFilter, application: &Application) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::App;
 
     fn apps(texts: &[&str]) -> Vec<Application> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -238,14 +277,54 @@ mod tests {
             .and_then(|builder| builder.build())
             .unwrap();
         let (hub, application) = (Hub::default(), apps(&["shop/web"]).remove(0));
-        let listeners = || hub.0.state().listeners.len();
+        let listeners = || hub.0.state().listeners.applications().count();
         let first = hub.listen(&client, &application);
-        hub.0.state().listeners.clear();
+        hub.0.state().listeners.end(&News::Nothing);
         let second = hub.listen(&client, &application);
         drop(first);
         assert_eq!(listeners(), 1);
         drop(second);
         assert_eq!(listeners(), 0);
+        assert!(hub.0.state().listeners.is_empty());
+    }
+
+    #[test]
+    fn an_event_is_told_to_all_of_its_name_and_namespace_and_to_no_other() {
+        let shared = Shared::default();
+        let all = apps(&[
+            "web",
+            "shop/web",
+            "shop/argocd/web",
+            "shop/elsewhere/web",
+            "shop/api",
+        ]);
+        let mut news: Vec<_> = all
+            .iter()
+            .map(|one| shared.state().listeners.listen(one))
+            .collect();
+        let mut heard = |namespace: Option<&str>| -> Vec<bool> {
+            let mut app = App::default();
+            app.metadata.name = "web".into();
+            app.metadata.namespace = namespace.map(str::to_owned);
+            app.metadata.resource_version = Some("7".into());
+            tell(&shared, &WatchEvent::Changed(Box::new(app)));
+            news.iter_mut()
+                .map(|one| {
+                    let new = one.has_changed().unwrap();
+                    new && matches!(*one.borrow_and_update(), News::Changed(Some(7)))
+                })
+                .collect()
+        };
+        assert_eq!(heard(Some("argocd")), [true, true, true, false, false]);
+        assert_eq!(heard(None), [true, true, true, true, false]);
+        assert_eq!(heard(Some("nowhere")), [true, true, false, false, false]);
+
+        // One leaves, and its namesakes stay.
+        assert!(shared.state().listeners.leave(&all[0], &news[0]));
+        assert_eq!(shared.state().listeners.of_name("web").count(), 3);
+        assert!(!shared.state().listeners.leave(&all[1], &news[2]));
+        let again = shared.state().listeners.listen(&all[4]);
+        assert!(!shared.state().listeners.leave(&all[4], &again));
     }
 
     #[test]
