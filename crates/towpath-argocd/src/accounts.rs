@@ -12,7 +12,7 @@ use towpath_http::Call;
 const PATH: &str = "api/v1/account";
 
 impl ArgoCd {
-    /// Ends the session in the server's eyes. The token itself stays good until it expires: this call takes nothing back.
+    /// Has the server forget the session's cookie, which is all that it does: the token stays good until it expires.
     pub async fn log_out(&self) -> Result<()> {
         self.drop(Call::delete("api/v1/session").attempting("end the session of", "the caller"))
             .await

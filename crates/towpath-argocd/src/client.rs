@@ -115,7 +115,7 @@ impl ArgoCd {
         self.0.looks.acquire().await.ok()
     }
 
-    /// The server's version, such as `v3.5.1+9f…`. Needs no login.
+    /// The server's version, such as `v3.5.1+9f…`. The server tells strangers too, but a client with a password logs in first.
     pub async fn version(&self) -> Result<Version> {
         // This route alone is without the v1.
         self.read(Call::get("api/version").attempting("read the version of", "the server"))
@@ -128,7 +128,8 @@ impl ArgoCd {
             .await
     }
 
-    /// Whom the server takes the caller for. It answers strangers too, with `logged_in: false`.
+    /// Whom the server takes the caller for. It answers strangers too, with `logged_in: false`, and takes whoever has a token
+    /// that it does not accept for one.
     pub async fn user_info(&self) -> Result<UserInfo> {
         self.read(Call::get("api/v1/session/userinfo").attempting("ask who is", "the caller"))
             .await

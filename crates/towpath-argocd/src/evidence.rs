@@ -19,10 +19,10 @@ pub struct ImageEvidence {
     /// Whether the server's summary of pod specifications has it, and no other of its repository; `None` where the summary
     /// names none by digest. Summaries lag.
     pub scheduled: Option<bool>,
-    /// How many containers run it and are ready.
-    pub running: usize,
-    /// How many containers of its repository run something else, or are not ready.
-    pub others: usize,
+    /// How many containers run it and are ready; `None` where the pods were not read.
+    pub running: Option<usize>,
+    /// How many containers of its repository run something else, or are not ready; `None` where the pods were not read.
+    pub others: Option<usize>,
 }
 
 impl ImageEvidence {
@@ -61,8 +61,8 @@ impl ImageEvidence {
             desired: desired.and_then(|images| only(image, &images)),
             applied: only(image, &applied),
             scheduled: only(image, &scheduled),
-            running: running.len(),
-            others: others.len(),
+            running: snapshot.running.as_ref().map(|_| running.len()),
+            others: snapshot.running.as_ref().map(|_| others.len()),
         }
     }
 }
@@ -76,14 +76,16 @@ impl fmt::Display for ImageEvidence {
         };
         write!(
             f,
-            "{}: desired {}, applied {}, scheduled {}, running in {} containers and not in {}",
+            "{}: desired {}, applied {}, scheduled {}, running ",
             self.image,
             word(self.desired),
             word(self.applied),
             word(self.scheduled),
-            self.running,
-            self.others
-        )
+        )?;
+        match (self.running, self.others) {
+            (Some(running), Some(others)) => write!(f, "in {running} containers and not in {others}"),
+            _ => f.write_str("not known"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! never with this machine's clock. The order of the guards is the order in which a deployment comes to be, so that the
 //! first one that does not hold is what the wait is waiting for.
 
+use crate::PausedAutoSync;
 use crate::wire::{
     App, ComparedTo, Destination, HealthCode, OperationPhase, OperationState, Source, SyncStatusCode,
 };
@@ -51,8 +52,10 @@ pub struct Facts {
     pub may_sync: bool,
     /// How many refreshes were asked for, and came back, since the last operation was seen to have ended.
     pub refreshes_since_operation: u32,
-    /// How long the expected revision has been degraded.
+    /// How long the expected revision has been degraded, or pods with an expected image have failed.
     pub degraded_for: Duration,
+    /// The pods with an expected image that fail, and what for.
+    pub failing_pods: Vec<String>,
     /// How long the server has been unable to compare.
     pub comparison_error_for: Duration,
     /// How many refreshes came back in this time without mending it. An error that was there before the wait may be
@@ -234,7 +237,10 @@ impl Case<'_> {
             );
         }
         if metadata.deletion_timestamp.is_some() {
-            return ended(DeliveryOutcome::Replaced, "the application is being deleted");
+            return ended(
+                DeliveryOutcome::Missing,
+                "the application is being deleted; make it anew if it is to stay, and wait again",
+            );
         }
         if metadata
             .annotations
@@ -260,7 +266,9 @@ impl Case<'_> {
             if message.contains("blocked by sync window") {
                 return ended(
                     DeliveryOutcome::Rejected,
-                    format!("a sync window holds the sync back: {message}"),
+                    format!(
+                        "a sync window holds the sync back ({message}); wait until it allows it, or change it"
+                    ),
                 );
             }
             let retried = if state.retry_count > 0 {
@@ -268,14 +276,16 @@ impl Case<'_> {
             } else {
                 String::new()
             };
-            return Some(pending(
-                Unmet::Operation,
-                format!(
-                    "the operation on {} to end ({}{retried}): {message}",
-                    brief(&state.revisions()),
-                    state.phase
-                ),
-            ));
+            let mut text = format!(
+                "the operation on {} to end ({}{retried})",
+                brief(&state.revisions()),
+                state.phase
+            );
+            if !message.is_empty() {
+                text.push_str(": ");
+                text.push_str(message);
+            }
+            return Some(pending(Unmet::Operation, text));
         }
         let state = state?;
         if !state.phase.has_ended() {
@@ -330,7 +340,7 @@ impl Case<'_> {
             return ended(
                 DeliveryOutcome::SyncFailed,
                 format!(
-                    "{}; the server does not try this revision again on its own",
+                    "{}; the server does not try this revision again on its own: mend what it says, and sync",
                     error.message
                 ),
             );
@@ -370,19 +380,23 @@ impl Case<'_> {
                 }
             };
             if moved_on {
-                return ended(
-                    DeliveryOutcome::Superseded,
-                    format!("{} took over, which does not contain {wanted}", short(revision)),
-                );
+                let why = match known {
+                    Some(_) => format!(
+                        "{} took over, which does not contain {wanted}; wait for that one, or deploy {wanted} again",
+                        short(revision)
+                    ),
+                    None => format!(
+                        "{} took over, and whether it contains {wanted} is not known; give the wait a revision oracle, or wait for that one",
+                        short(revision)
+                    ),
+                };
+                return ended(DeliveryOutcome::Superseded, why);
             }
         }
         let seen: Vec<&str> = revisions.iter().map(|(_, revision)| *revision).collect();
         Some(pending(
             Unmet::Revision,
-            format!(
-                "the server to see commit {wanted} (it compared {}); check that it can reach the repository, and that the commit is on the application's target revision",
-                brief(&seen)
-            ),
+            format!("the server to see commit {wanted} (it compared {})", brief(&seen)),
         ))
     }
 
@@ -445,7 +459,10 @@ impl Case<'_> {
         {
             return ended(
                 DeliveryOutcome::ComparisonError,
-                format!("the hydrator failed: {}", current.message),
+                format!(
+                    "the hydrator failed: {}; mend the dry source, and wait for that commit",
+                    current.message
+                ),
             );
         }
         match &status.last_successful_operation {
@@ -539,10 +556,10 @@ impl Case<'_> {
         }
         let differs = || {
             let names = self.out_of_sync(false);
-            if names.is_empty() {
-                String::new()
-            } else {
-                format!(" ({} differ)", names.join(", "))
+            match names.as_slice() {
+                [] => String::new(),
+                [one] => format!(" ({one} differs)"),
+                many => format!(" ({} differ)", many.join(", ")),
             }
         };
         if self.app.spec.syncs_itself() {
@@ -554,6 +571,16 @@ impl Case<'_> {
         let ours_ended = done.is_some_and(|state| self.is_ours(state));
         if self.facts.may_sync && !ours_ended {
             return Some(pending(Unmet::Sync, "a sync"));
+        }
+        if let Some(paused) = self.app.metadata.annotations.get(PausedAutoSync::ANNOTATION) {
+            let known = PausedAutoSync::of(self.app).ok().flatten();
+            let reason = known.map_or_else(|| paused.clone(), |known| known.reason);
+            return ended(
+                DeliveryOutcome::AutoSyncOff,
+                format!(
+                    "automatic sync is paused, and a sync would undo what it was paused for ({reason}); resume it, and wait again"
+                ),
+            );
         }
         if self.facts.operation_id.is_none() {
             return ended(
@@ -612,14 +639,35 @@ impl Case<'_> {
         match &health.status {
             HealthCode::Healthy => None,
             HealthCode::Suspended if self.patience.accept_suspended => None,
-            HealthCode::Degraded if self.facts.degraded_for >= self.patience.degraded => ended(
-                DeliveryOutcome::Degraded,
-                format!("the revision is synced and its workloads fail{}", unhealthy()),
-            ),
+            HealthCode::Degraded | HealthCode::Progressing
+                if self.facts.degraded_for >= self.patience.degraded
+                    && (health.status == HealthCode::Degraded || !self.facts.failing_pods.is_empty()) =>
+            {
+                ended(
+                    DeliveryOutcome::Degraded,
+                    format!(
+                        "the revision is synced and its workloads fail{}{}; mend what they lack, or deploy another commit",
+                        unhealthy(),
+                        self.failing()
+                    ),
+                )
+            }
             other => Some(pending(
                 Unmet::Health,
-                format!("the workloads to be healthy (they are {other}{})", unhealthy()),
+                format!(
+                    "the workloads to be healthy (they are {other}{}{})",
+                    unhealthy(),
+                    self.failing()
+                ),
             )),
+        }
+    }
+
+    fn failing(&self) -> String {
+        match self.facts.failing_pods.as_slice() {
+            [] => String::new(),
+            [one] => format!("; {one}"),
+            [first, more @ ..] => format!("; {first}; and {} more pods", more.len()),
         }
     }
 
@@ -762,6 +810,7 @@ fn failure(state: &OperationState) -> String {
             resource.kind, resource.name, resource.message
         ));
     }
+    text.push_str("; mend what it says, and sync again or deploy another commit");
     text
 }
 

@@ -40,7 +40,7 @@ pub use resources::ManifestsRequest;
 pub use rollback::PausedAutoSync;
 pub use sync::{Strategy, SyncRequest, SyncResource};
 pub use token::TokenClaims;
-pub use wait::{Backend, Change, Changes, Progress, Waiter};
+pub use wait::{Backend, Change, Changes, FailingPod, Progress, Waiter};
 pub use watch::{WatchEvent, WatchFilter};
 
 pub use towpath_core::{Application, ApplicationName, Cancellation, CommitSha, Digest, ImageRef, Secret};

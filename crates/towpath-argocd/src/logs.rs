@@ -223,7 +223,11 @@ impl Reader {
         Ok(Some(LogLine {
             pod: entry.pod_name.unwrap_or_default(),
             content,
-            time: entry.time_stamp_str.and_then(|text| text.parse().ok()),
+            // Go's zero time is none.
+            time: entry
+                .time_stamp_str
+                .filter(|text| !text.starts_with("0001-"))
+                .and_then(|text| text.parse().ok()),
         }))
     }
 }

@@ -53,7 +53,11 @@ impl ArgoCd {
     /// whatever owns the application's policy: an ApplicationSet or a parent application would have to leave out
     /// `syncPolicy` and this annotation.
     ///
-    /// `prune` deletes what the entry does not have. The operation has begun, not ended, when this returns.
+    /// `prune` deletes what the entry does not have. The operation has begun, not ended, when this returns: it has ended once
+    /// [`application`](Self::application) shows no `operation`, and its `status.operation_state` a phase that
+    /// [has ended](crate::wire::OperationPhase::has_ended). A wait for the former commit does not see it, because the server
+    /// goes on comparing with the target revision; a wait for the paused commit ends as
+    /// [`AutoSyncOff`](crate::DeliveryOutcome::AutoSyncOff) and syncs nothing.
     ///
     /// # Errors
     /// Those of [`rollback`](Self::rollback); where the service refused it, a policy that this call paused is put back

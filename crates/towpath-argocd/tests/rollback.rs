@@ -283,3 +283,22 @@ async fn what_does_not_sync_itself_is_only_rolled_back() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_wait_does_not_undo_a_rollback() {
+    let twice = Twice::deployed(json!({"prune": true}), |_| {}).await;
+    let first = twice.entry(0).await;
+    let reason = "orders are charged twice";
+    let app = app();
+    let rolled_back = twice.client.roll_back_and_pause(&app, first, false, reason);
+    rolled_back.await.unwrap();
+    twice.ended().await;
+    let report = twice.world.wait(&twice.newest, &twice.images[1]).await;
+    assert_eq!(report.outcome, DeliveryOutcome::AutoSyncOff, "{report:?}");
+    assert!(report.reason.contains(reason), "{}", report.reason);
+    assert!(report.reason.contains("resume it"), "{}", report.reason);
+
+    twice.client.resume_auto_sync(&app).await.unwrap();
+    let report = twice.world.wait(&twice.newest, &twice.images[1]).await;
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+}

@@ -20,7 +20,7 @@ use std::time::Duration;
 use towpath_argocd::wire::{App, SyncWindows};
 use towpath_argocd::{
     Application, Backend, Cancellation, Change, Changes, CommitSha, Deletion, Delivery, DeliveryOutcome,
-    Error, ErrorKind, Expected, Result, RunningImage, SyncRequest, Trigger, WaitPolicy, Waiter,
+    Digest, Error, ErrorKind, Expected, Result, RunningImage, SyncRequest, Trigger, WaitPolicy, Waiter,
 };
 
 const STREAM: &str = "/api/v1/stream/applications";
@@ -185,6 +185,20 @@ async fn an_application_may_take_its_time_to_appear_where_that_is_allowed() {
     world.client().create(&world.spec(true)).await.unwrap();
     let report = wait.await.unwrap().unwrap();
     assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_start_is_told_before_its_deployment_gives_up() {
+    let (world, one, _) = World::deployed(true).await;
+    let missing = one.at(Digest::sha256_of("nobody has pushed it"));
+    let commit = world.commit(&missing);
+    let report = world.wait(&commit, &missing).await;
+    assert_eq!(report.outcome, DeliveryOutcome::Degraded, "{report:?}");
+    let digest = missing.digest().unwrap().as_str();
+    for part in ["; pod web-", digest, "; mend what they lack"] {
+        assert!(report.reason.contains(part), "{}", report.reason);
+    }
+    world.assert_runs(&one);
 }
 
 /// A server whose one application is live in every look but the second, which fails. It tells of a change after half a

@@ -497,7 +497,7 @@ fn r16_deleted_and_made_anew() {
         "made anew",
     );
     let going = with(live(NEW), "/metadata/deletionTimestamp", json!(at(9)));
-    ends(going, &facts(), DeliveryOutcome::Replaced, "being deleted");
+    ends(going, &facts(), DeliveryOutcome::Missing, "being deleted");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a wait needs, and the API server that has it.
 
-use crate::wire::{App, SyncWindows};
+use crate::wire::{App, HealthCode, ResourceNode, SyncWindows};
 use crate::{ArgoCd, Refresh, SyncRequest};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -47,8 +47,25 @@ pub trait Backend: Debug + Send + Sync {
         repositories: &BTreeSet<String>,
     ) -> Result<Vec<RunningImage>>;
 
+    /// The application's pods that cannot start or keep failing, where this can be told; none where it cannot.
+    async fn failing_pods(&self, application: &Application) -> Result<Vec<FailingPod>> {
+        let _ = application;
+        Ok(Vec::new())
+    }
+
     /// Tells that the application has changed. It may be lossy and late, and it may end: a wait looks all the same.
     fn changes(&self, application: &Application) -> Changes;
+}
+
+/// A pod that cannot start, or keeps failing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailingPod {
+    /// Its name.
+    pub name: String,
+    /// The images of its specification, as they are written there.
+    pub images: Vec<String>,
+    /// What it fails for.
+    pub message: String,
 }
 
 /// The changes of one application.
@@ -101,6 +118,26 @@ impl Backend for ArgoCd {
     ) -> Result<Vec<RunningImage>> {
         let _turn = self.look_turn().await;
         ArgoCd::running_images(self, application, Some(repositories)).await
+    }
+
+    async fn failing_pods(&self, application: &Application) -> Result<Vec<FailingPod>> {
+        let _turn = self.look_turn().await;
+        let tree = self.resource_tree(application).await?;
+        let fails = |node: &ResourceNode| {
+            let health = node.health.as_ref();
+            node.kind == "Pod"
+                && node.group.is_empty()
+                && health.is_some_and(|health| health.status == HealthCode::Degraded)
+        };
+        let pods = tree.nodes.into_iter().filter(fails).map(|node| FailingPod {
+            message: node
+                .health
+                .and_then(|health| health.message)
+                .unwrap_or_else(|| "no message".into()),
+            name: node.name,
+            images: node.images,
+        });
+        Ok(pods.collect())
     }
 
     fn changes(&self, application: &Application) -> Changes {

@@ -9,7 +9,7 @@ use crate::judge::{
     Ancestry, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions, judge,
 };
 use crate::wire::{App, HealthCode};
-use crate::{element, error, evidence};
+use crate::{PausedAutoSync, element, error, evidence};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
-use towpath_core::{Application, CommitSha};
+use towpath_core::{Application, CommitSha, ImageRef};
 use towpath_elements::delivery::{DeliveryOutcome, DeliveryReport, Expected};
 use towpath_elements::{Error, ErrorKind, Result};
 
@@ -37,6 +37,7 @@ pub(super) struct Wait<'a> {
     facts: Facts,
     snapshot: Option<Snapshot>,
     waiting_for: String,
+    unmet: Option<Unmet>,
     trouble: Option<String>,
     last_look: Instant,
     refreshing: Option<Refreshing>,
@@ -58,6 +59,10 @@ pub(super) struct Wait<'a> {
     looks_out_of_sync: u32,
     /// How many looks have failed since the last one that did not.
     looks_failed: u32,
+    /// Whether health was what the last look lacked, and when the pods are asked for the reason.
+    unhealthy: bool,
+    next_pods: Instant,
+    pods_pause: Duration,
 }
 
 impl<'a> Wait<'a> {
@@ -79,6 +84,7 @@ impl<'a> Wait<'a> {
             expected,
             snapshot: None,
             waiting_for: "a first answer".into(),
+            unmet: None,
             trouble: None,
             last_look: now,
             refreshing: None,
@@ -96,6 +102,9 @@ impl<'a> Wait<'a> {
             held_since: None,
             looks_out_of_sync: 0,
             looks_failed: 0,
+            unhealthy: false,
+            next_pods: now,
+            pods_pause: policy.first_refresh,
             policy,
         }
     }
@@ -122,6 +131,7 @@ impl<'a> Wait<'a> {
             Err(error) if error.is_not_found() => return self.missing(error),
             Err(error) => return self.unseen(error).map(|()| None),
         }
+        self.read_failing_pods().await;
         let verdict = self.judged().await?;
         tracing::debug!(application = %self.expected.application, ?verdict, "look");
         match verdict {
@@ -171,6 +181,7 @@ impl<'a> Wait<'a> {
             });
         }
         self.waiting_for = waiting_for;
+        self.unmet = Some(unmet.clone());
     }
 
     /// Asks the oracle how a revision stands to the expected one.
@@ -241,6 +252,7 @@ impl<'a> Wait<'a> {
             .any(|one| one == self.expected.revision.as_str());
         self.facts.may_sync = self.policy.trigger == Trigger::AsNeeded
             && !app.spec.syncs_itself()
+            && !app.metadata.annotations.contains_key(PausedAutoSync::ANNOTATION)
             && self.syncs < MOST_SYNCS
             && self
                 .facts
@@ -298,6 +310,36 @@ impl<'a> Wait<'a> {
         }
     }
 
+    /// While workloads are not healthy, their pods say why, and sooner: a Deployment waits ten minutes before it gives up on
+    /// an image that cannot be pulled.
+    async fn read_failing_pods(&mut self) {
+        let ends = |since: Instant| since.elapsed() >= self.policy.degraded_grace;
+        let decides = !self.facts.failing_pods.is_empty() && self.degraded_since.is_some_and(ends);
+        if !self.unhealthy || !(decides || Instant::now() >= self.next_pods) {
+            return;
+        }
+        match self.backend().failing_pods(&self.expected.application).await {
+            Ok(pods) => {
+                let wanted = |image: &String| {
+                    let image = image.parse::<ImageRef>();
+                    image.is_ok_and(|image| {
+                        self.expected
+                            .images
+                            .iter()
+                            .any(|one| one.digest() == image.digest())
+                    })
+                };
+                let pods = pods.into_iter().filter(|pod| pod.images.iter().any(wanted));
+                self.facts.failing_pods = pods
+                    .map(|pod| format!("pod {}: {}", pod.name, pod.message))
+                    .collect();
+            }
+            Err(error) => self.trouble = Some(error.to_string()),
+        }
+        self.next_pods = Instant::now() + self.pods_pause;
+        self.pods_pause = (self.pods_pause * 2).min(self.policy.longest_refresh);
+    }
+
     /// Keeps the times for which a state must last before it counts.
     fn clock(&mut self, verdict: &Verdict) {
         let now = Instant::now();
@@ -314,12 +356,18 @@ impl<'a> Wait<'a> {
             .is_some_and(|seen| seen.app.status.health.status == HealthCode::Degraded);
         lasting(
             &mut self.degraded_since,
-            degraded && unmet == Some(&Unmet::Health),
+            (degraded || !self.facts.failing_pods.is_empty()) && unmet == Some(&Unmet::Health),
         );
         lasting(
             &mut self.comparison_error_since,
             unmet == Some(&Unmet::Comparison),
         );
+        self.unhealthy = unmet == Some(&Unmet::Health);
+        if !self.unhealthy {
+            self.facts.failing_pods.clear();
+            self.pods_pause = self.policy.first_refresh;
+            self.next_pods = now + self.pods_pause;
+        }
         if self.comparison_error_since.is_none() {
             self.facts.comparisons_failed = 0;
         }
@@ -345,6 +393,9 @@ impl<'a> Wait<'a> {
             if due > self.last_look {
                 wake = wake.min(due);
             }
+        }
+        if self.unhealthy {
+            wake = wake.min(self.next_pods.max(self.last_look));
         }
         for (since, grace) in [
             (self.held_since, self.expected.settle),
@@ -389,7 +440,8 @@ impl<'a> Wait<'a> {
     }
 
     pub(super) fn cancelled(&self) -> Error {
-        self.error(ErrorKind::Cancelled).because(self.waiting_for.clone())
+        self.error(ErrorKind::Cancelled)
+            .because(format!("while waiting for {}", self.waiting_for))
     }
 
     /// Why the deadline was met.
@@ -398,6 +450,9 @@ impl<'a> Wait<'a> {
             "after {:?} still waiting for {}",
             self.expected.within, self.waiting_for
         );
+        if let Some(advice) = self.unmet.as_ref().and_then(advice) {
+            reason.push_str(&format!("; {advice}"));
+        }
         if let Some(snapshot) = &self.snapshot {
             let desired = self.desired.as_ref().map(|(_, images)| images.as_slice());
             for image in &self.expected.images {
@@ -463,6 +518,27 @@ fn ended_at(app: &App) -> Option<Timestamp> {
         .operation_state
         .as_ref()
         .and_then(|state| state.finished_at)
+}
+
+/// What to do about a guard that has not come to hold within the time given.
+fn advice(unmet: &Unmet) -> Option<&'static str> {
+    Some(match unmet {
+        Unmet::Revision => {
+            "check that the server can reach the repository, and that the commit is on the application's target revision, to \
+             which a rollback by the server does not lead"
+        }
+        Unmet::Health | Unmet::Images | Unmet::Evidence => {
+            "look at the events and logs of the application's pods, or wait for longer"
+        }
+        Unmet::InSync | Unmet::Sync => {
+            "look at the application's conditions and sync windows, and sync it by hand"
+        }
+        Unmet::Operation => "look at the operation, and terminate it if it does not end",
+        Unmet::Comparison | Unmet::Conditions | Unmet::Reconciled | Unmet::Spec => {
+            "look at the application's conditions, and whether its controller runs"
+        }
+        _ => return None,
+    })
 }
 
 /// Between four and six fifths of a pause, so that many waits do not look at once; the same each time it is asked.

@@ -3,7 +3,7 @@
 mod backend;
 mod engine;
 
-pub use backend::{Backend, Change, Changes};
+pub use backend::{Backend, Change, Changes, FailingPod};
 
 use crate::config::SERVICE;
 use crate::judge::Unmet;

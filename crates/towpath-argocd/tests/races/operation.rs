@@ -253,6 +253,20 @@ async fn r19_a_window_that_closes_holds_what_was_accepted() {
 }
 
 #[tokio::test]
+async fn r19_after_a_window_has_ended_the_wait_asks_for_the_comparison_that_syncs() {
+    let (world, one, _) = World::deployed(true).await;
+    let night = SyncWindow::deny("* * * * *", "1h").unwrap();
+    world.lab.set_sync_windows("default", vec![night]);
+    let two = world.image("two");
+    let second = world.commit(&two);
+    let report = world.wait(&second, &two).await;
+    assert_eq!(report.outcome, DeliveryOutcome::Rejected, "{report:?}");
+    world.assert_runs(&one);
+    world.lab.set_sync_windows("default", Vec::new());
+    world.assert_live(&second, &two).await;
+}
+
+#[tokio::test]
 async fn r20_a_dry_run_and_a_sync_of_a_part_are_no_deployment() {
     let (world, one, _) = World::deployed(false).await;
     world.commit_file("prod/settings.yaml", &config_map("settings"));

@@ -20,7 +20,13 @@ impl Wait<'_> {
             // The first comparison that comes back may be one that was going on already: ask twice without a pause.
             Unmet::Reconciled => self.refresh(self.facts.refreshes_since_operation < 2),
             Unmet::Sync => return self.sync().await,
-            Unmet::InSync if self.looks_out_of_sync % 5 == 2 => return self.held_by_a_window().await,
+            // Where a comparison came to nothing, as within a window that has ended since, only the next one syncs.
+            Unmet::InSync => {
+                self.refresh(false);
+                if self.looks_out_of_sync % 5 == 2 {
+                    return self.held_by_a_window().await;
+                }
+            }
             Unmet::Images => return self.other_images_desired().await,
             _ => {}
         }
@@ -97,7 +103,10 @@ impl Wait<'_> {
             Err(error) => match ApiError::of(&error) {
                 Some(refusal) if refusal.is_sync_window() => Ok(Some((
                     DeliveryOutcome::Rejected,
-                    format!("a sync window forbids the sync: {}", refusal.message),
+                    format!(
+                        "a sync window forbids the sync ({}); wait until it allows it, or change it",
+                        refusal.message
+                    ),
                 ))),
                 // The operation that is going on may bring the expected revision; if not, ask again after it.
                 Some(refusal) if refusal.is_operation_in_progress() || refusal.is_auto_sync() => Ok(None),
@@ -163,7 +172,10 @@ impl Wait<'_> {
                     ),
                     false => (
                         DeliveryOutcome::Superseded,
-                        format!("{} took over, and {why}", revision.short()),
+                        format!(
+                            "{} took over, and {why}; wait for that commit with its images",
+                            revision.short()
+                        ),
                     ),
                 }))
             }
