@@ -131,7 +131,8 @@ pub struct DeliveryReport {
     pub reason: String,
     /// The last state seen.
     pub status: Option<DeliveryStatus>,
-    /// The images that were running when it ended.
+    /// The images that were running, as they were read last. A wait reads them once all else holds: after another end there
+    /// may be none here although some run.
     pub running: Vec<RunningImage>,
 }
 
@@ -146,17 +147,17 @@ pub enum DeliveryOutcome {
     Superseded,
     /// The sync of the expected commit failed.
     SyncFailed,
-    /// The expected commit is synced, and its workloads fail.
+    /// The expected commit is synced, and its workloads, or pods with an expected image, fail.
     Degraded,
     /// A sync window forbids the sync.
     Rejected,
-    /// The application does not sync on its own, and nobody asked it to.
+    /// The application does not sync on its own, and nobody asked it to; or its automatic sync is paused.
     AutoSyncOff,
     /// The server cannot make manifests of the repository.
     ComparisonError,
     /// The application was deleted and made anew during the wait.
     Replaced,
-    /// The application went away during the wait, or may no longer be seen.
+    /// The application went away during the wait, is being deleted, or may no longer be seen.
     Missing,
     /// The expected commit is synced, and its manifests do not ask for the expected images.
     NotDesired,

@@ -77,7 +77,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::DropGuard;
 use towpath_core::Secret;
 
-/// How an Argo CD is set up. Every field has a sensible default.
+/// How an Argo CD is set up. Every field has a default: the project `default`, the account `towpath`, the password
+/// `lab-admin` for `admin`, the namespace `argocd`, no root path, any port.
 #[derive(Clone, Debug)]
 pub struct ArgoCdConfig {
     /// The port on 127.0.0.1; 0 takes any free one.
