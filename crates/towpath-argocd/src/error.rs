@@ -214,6 +214,15 @@ pub(crate) fn meaning(
         Some(1 | 4) => plain(ErrorKind::TimedOut),
         Some(8) => plain(ErrorKind::RateLimited),
         Some(12) => plain(ErrorKind::Unsupported),
+        // These have the code of everything unexpected, and do not pass.
+        Some(2) if said.contains("built-in script does not exist") => {
+            plain(ErrorKind::NotFound).advise("ask which actions the resource has")
+        }
+        Some(2) if said.contains("unable to resolve") && said.contains("to a commit SHA") => {
+            plain(ErrorKind::NotFound).advise("check the revision, and that it was pushed")
+        }
+        Some(2) if said.contains("does not have apiKey capability") => plain(ErrorKind::Invalid)
+            .advise("give the account the capability apiKey in the server's configuration"),
         Some(16) => unauthenticated(plain(ErrorKind::Unauthenticated), &said),
         Some(_) => plain(ErrorKind::Unavailable),
         None => match StatusCode::from_u16(refusal.http) {
@@ -281,6 +290,25 @@ mod tests {
     fn what_shares_a_status_is_told_apart() {
         use ErrorKind::*;
         for (http, code, message, expected) in [
+            (
+                500,
+                Some(2),
+                "error getting Lua resource action: built-in script does not exist",
+                NotFound,
+            ),
+            (
+                500,
+                Some(2),
+                "rpc error: code = Unknown desc = unable to resolve 'nope' to a commit SHA",
+                NotFound,
+            ),
+            (
+                500,
+                Some(2),
+                "failed to update account with new token: account 'admin' does not have apiKey capability",
+                Invalid,
+            ),
+            (500, Some(2), "connection to the repository lost", Unavailable),
             (400, Some(3), "bad revision", Invalid),
             (
                 400,

@@ -113,7 +113,8 @@ impl ArgoCd {
     ///
     /// # Errors
     /// *Invalid* where revisions and positions do not go together; *unsupported* where the server is too old for
-    /// positions. *Unavailable* with the server's words where the manifests cannot be made.
+    /// positions; *not found* where there is no such revision; *unavailable* with the server's words where the manifests
+    /// cannot be made.
     pub async fn manifests_of(&self, app: &Application, request: &ManifestsRequest) -> Result<Manifests> {
         let attempted = "read the manifests of";
         paired(&request.revisions, &request.source_positions)
@@ -233,7 +234,7 @@ impl ArgoCd {
     ///
     /// # Errors
     /// *Denied* without the permission for this action; *unsupported* where there are parameters and the server is older
-    /// than 3.1; *unavailable* with the server's words where it has no such action.
+    /// than 3.1; *not found* where it has no such action.
     pub async fn run_resource_action(
         &self,
         app: &Application,
