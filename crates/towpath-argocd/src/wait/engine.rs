@@ -311,11 +311,10 @@ impl<'a> Wait<'a> {
     }
 
     /// While workloads are not healthy, their pods say why, and sooner: a Deployment waits ten minutes before it gives up on
-    /// an image that cannot be pulled.
+    /// an image that cannot be pulled. Once one fails, each look reads them again: no wait ends for a pod that has recovered.
     async fn read_failing_pods(&mut self) {
-        let ends = |since: Instant| since.elapsed() >= self.policy.degraded_grace;
-        let decides = !self.facts.failing_pods.is_empty() && self.degraded_since.is_some_and(ends);
-        if !self.unhealthy || !(decides || Instant::now() >= self.next_pods) {
+        let due = !self.facts.failing_pods.is_empty() || Instant::now() >= self.next_pods;
+        if !self.unhealthy || !due {
             return;
         }
         match self.backend().failing_pods(&self.expected.application).await {
@@ -334,7 +333,10 @@ impl<'a> Wait<'a> {
                     .map(|pod| format!("pod {}: {}", pod.name, pod.message))
                     .collect();
             }
-            Err(error) => self.trouble = Some(error.to_string()),
+            Err(error) => {
+                self.facts.failing_pods.clear();
+                self.trouble = Some(error.to_string());
+            }
         }
         self.next_pods = Instant::now() + self.pods_pause;
         self.pods_pause = (self.pods_pause * 2).min(self.policy.longest_refresh);
