@@ -195,6 +195,8 @@ pub(crate) fn meaning(
             ),
         Some(7) => plain(ErrorKind::Denied),
         Some(5) => plain(ErrorKind::NotFound),
+        Some(9) if refusal.is_auto_sync() && said.contains("rollback") => plain(ErrorKind::Conflict)
+            .advise("commit what goes back, or pause automatic sync with the rollback"),
         Some(9) if refusal.is_auto_sync() => {
             plain(ErrorKind::Conflict).advise("refresh instead: the application syncs on its own")
         }

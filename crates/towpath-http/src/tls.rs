@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use towpath_core::Retry;
 use towpath_elements::{Error, ErrorKind};
 
-/// The error where certificates are why a request failed; `None` for every other failure.
+/// The error where TLS or its certificates are why a request failed; `None` for every other failure.
 pub(crate) fn refusal(failure: &(dyn StdError + 'static), purpose: &Purpose) -> Option<Error> {
     let (kind, because, advice) = match cause(failure)? {
         TlsError::InvalidCertificate(why) => {
@@ -19,6 +19,11 @@ pub(crate) fn refusal(failure: &(dyn StdError + 'static), purpose: &Purpose) -> 
                 advice,
             )
         }
+        TlsError::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => (
+            ErrorKind::Unavailable,
+            "the server does not answer with TLS".into(),
+            "check the scheme and the port: it may speak plain HTTP",
+        ),
         TlsError::AlertReceived(alert) => {
             let (because, advice) = of_client(*alert)?;
             (ErrorKind::Unauthenticated, because, advice)
@@ -165,6 +170,12 @@ mod tests {
                 ErrorKind::Unavailable,
                 "Revoked",
                 "mended",
+            ),
+            (
+                TlsError::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+                ErrorKind::Unavailable,
+                "does not answer with TLS",
+                "plain HTTP",
             ),
             (
                 TlsError::AlertReceived(AlertDescription::CertificateRequired),

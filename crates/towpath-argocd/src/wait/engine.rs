@@ -7,6 +7,7 @@ use super::{Backend, Change, Changes, Progress, Waiter};
 use crate::config::{SERVICE, Trigger, WaitPolicy};
 use crate::judge::{
     Ancestry, Facts, OPERATION_MARK, Patience, Snapshot, Unmet, Verdict, git_revisions, judge,
+    matching_revision,
 };
 use crate::wire::{App, HealthCode};
 use crate::{PausedAutoSync, element, error, evidence};
@@ -455,6 +456,9 @@ impl<'a> Wait<'a> {
         if let Some(advice) = self.unmet.as_ref().and_then(advice) {
             reason.push_str(&format!("; {advice}"));
         }
+        if self.unmet == Some(Unmet::Revision) && !self.facts.has_oracle {
+            reason.push_str("; a newer commit that contains it counts only with a revision oracle");
+        }
         if let Some(snapshot) = &self.snapshot {
             let desired = self.desired.as_ref().map(|(_, images)| images.as_slice());
             for image in &self.expected.images {
@@ -471,11 +475,20 @@ impl<'a> Wait<'a> {
     }
 
     fn success(&self) -> String {
-        let revision = self.expected.revision.short();
+        let wanted = self.expected.revision.short();
+        let newer = self.snapshot.as_ref().and_then(|seen| {
+            let there = matching_revision(&seen.app, &self.expected.revision, &self.facts)?;
+            let there = CommitSha::new(there).ok()?;
+            (there != self.expected.revision).then(|| there.short().to_owned())
+        });
+        let commit = match newer {
+            Some(newer) => format!("commit {newer}, which contains {wanted},"),
+            None => format!("commit {wanted}"),
+        };
         match self.expected.images.len() {
-            0 => format!("commit {revision} is synced and healthy"),
-            1 => format!("commit {revision} is synced and healthy, and its image runs"),
-            many => format!("commit {revision} is synced and healthy, and its {many} images run"),
+            0 => format!("{commit} is synced and healthy"),
+            1 => format!("{commit} is synced and healthy, and the image runs"),
+            many => format!("{commit} is synced and healthy, and the {many} images run"),
         }
     }
 

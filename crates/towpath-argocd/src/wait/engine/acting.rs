@@ -168,7 +168,10 @@ impl Wait<'_> {
                 Ok(missing.map(|why| match revision == self.expected.revision {
                     true => (
                         DeliveryOutcome::NotDesired,
-                        format!("{why}; check that the promotion changed what this application deploys"),
+                        format!(
+                            "commit {} is synced, and {why}; check that the promotion changed what this application deploys",
+                            revision.short()
+                        ),
                     ),
                     false => (
                         DeliveryOutcome::Superseded,
