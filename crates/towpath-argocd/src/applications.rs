@@ -132,8 +132,28 @@ impl ArgoCd {
 
     /// Makes an application. Making it again as it is does nothing.
     ///
+    /// What it is made of is what stands in its manifest:
+    ///
+    /// ```no_run
+    /// # async fn example(argo: towpath_argocd::ArgoCd) -> Result<(), Box<dyn std::error::Error>> {
+    /// use serde_json::json;
+    /// let app = serde_json::from_value(json!({
+    ///     "metadata": {"name": "web", "labels": {"team": "shop"}},
+    ///     "spec": {
+    ///         "project": "shop",
+    ///         "source": {
+    ///             "repoURL": "https://ghe.example/acme/deploy.git", "path": "prod", "targetRevision": "main",
+    ///         },
+    ///         "destination": {"server": "https://kubernetes.default.svc", "namespace": "shop"},
+    ///         "syncPolicy": {"automated": {"prune": true, "selfHeal": true}},
+    ///     },
+    /// }))?;
+    /// argo.create(&app).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// *Conflict* where it exists with another spec.
+    /// *Conflict* where it exists with another spec, or other labels, annotations or finalizers.
     pub async fn create(&self, app: &App) -> Result<App> {
         self.create_with(app, CreateOptions::default()).await
     }

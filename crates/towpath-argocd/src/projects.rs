@@ -59,6 +59,21 @@ impl ArgoCd {
 
     /// Makes a project. Making it again as it is does nothing.
     ///
+    /// ```no_run
+    /// # async fn example(argo: towpath_argocd::ArgoCd) -> Result<(), Box<dyn std::error::Error>> {
+    /// use serde_json::json;
+    /// let project = serde_json::from_value(json!({
+    ///     "metadata": {"name": "shop"},
+    ///     "spec": {
+    ///         "sourceRepos": ["https://ghe.example/acme/*"],
+    ///         "destinations": [{"server": "https://kubernetes.default.svc", "namespace": "shop"}],
+    ///         "roles": [{"name": "ci", "policies": ["p, proj:shop:ci, applications, sync, shop/*, allow"]}],
+    ///     },
+    /// }))?;
+    /// argo.create_project(&project).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// *Conflict* where it exists with another spec.
     pub async fn create_project(&self, project: &Project) -> Result<Project> {

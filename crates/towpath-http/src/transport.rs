@@ -438,9 +438,13 @@ pub(crate) struct Broken {
 
 impl Failure {
     pub(crate) fn of(error: reqwest::Error, purpose: &Purpose) -> Self {
-        // The URL may hold secrets in its query.
+        // Nothing but scheme, host and port: the rest of the URL may hold secrets.
+        let server = error.url().map(|url| url.origin().ascii_serialization());
         let error = error.without_url();
-        let detail = innermost(&error);
+        let detail = match server.filter(|_| error.is_connect()) {
+            Some(server) => format!("no connection to {server}: {}", innermost(&error)),
+            None => innermost(&error),
+        };
         if error.is_builder() {
             return Self::Final(purpose.error(ErrorKind::Invalid).because(detail).caused_by(error));
         }

@@ -517,3 +517,23 @@ async fn requests_of_the_http_crate_go_the_same_way() {
     assert_eq!(seen.requests(), ["GET /repos?x=1", "GET /repos?x=1"]);
     assert_ne!(seen.header(0, "host").unwrap(), "ignored.example");
 }
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_what_is_secret() {
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = unused.local_addr().unwrap();
+    drop(unused);
+    let base = format!("http://{address}/root").parse().unwrap();
+    let transport = Transport::builder("s", base)
+        .retry(RetryPolicy::none())
+        .build()
+        .unwrap();
+    let call = Call::get("path")
+        .query("token", "hunter2")
+        .attempting("read", "it");
+    let error = transport.send(call).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let server = format!("no connection to http://{address}: ");
+    assert!(error.detail().contains(&server), "{error}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}

@@ -9,6 +9,10 @@
 //! configuration gives, and the source hydrator. A sync goes through phases and waves; its hooks are Jobs that run in the
 //! cluster. An Application in the manifests of another one is made.
 //!
+//! It does not check what a project permits (`sourceRepos`, `destinations`, resource lists), whether a destination's cluster
+//! is known, whether a path exists before it is compared, or how a label selector is written; ApplicationSets have the `list`
+//! generator only, and resources the action `restart`.
+//!
 //! ```
 //! # async fn start() -> Result<(), towpath_lab::LabError> {
 //! use towpath_lab::argocd::{ArgoCd, ArgoCdConfig};
