@@ -193,7 +193,8 @@ pub(crate) fn meaning(
             .advise(
                 "check the name, the project and the namespace (project/name), and that the token may get it",
             ),
-        Some(7) => plain(ErrorKind::Denied),
+        Some(7) => plain(ErrorKind::Denied)
+            .advise("have what it names granted to the account or the project role of the token"),
         Some(5) => plain(ErrorKind::NotFound),
         Some(9) if refusal.is_auto_sync() && said.contains("rollback") => plain(ErrorKind::Conflict)
             .advise("commit what goes back, or pause automatic sync with the rollback"),
@@ -230,7 +231,9 @@ pub(crate) fn meaning(
         None => match StatusCode::from_u16(refusal.http) {
             Ok(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => plain(ErrorKind::Unsupported)
                 .because("the server has no such route")
-                .advise("check the root path of the address; an older server may not have it yet"),
+                .advise(
+                    "check the root path of the address, and that it is Argo CD's; an older server may not have it yet",
+                ),
             Ok(StatusCode::UNAUTHORIZED) => unauthenticated(plain(ErrorKind::Unauthenticated), &said),
             Ok(StatusCode::FORBIDDEN) => plain(ErrorKind::Denied).advise(
                 "this is not Argo CD's own wording; a proxy in front of it may have refused the request",
@@ -251,7 +254,8 @@ fn unauthenticated(error: Error, said: &str) -> Error {
     } else if said.contains("Invalid username or password") {
         "check both; after five failures the server says so for some minutes whatever is given"
     } else {
-        "the token has expired or was revoked, or its account was disabled or given a new password; make a new one"
+        "the token has expired or was revoked, is another server's, or its account was disabled or given a new password; \
+         make a new one"
     })
 }
 
