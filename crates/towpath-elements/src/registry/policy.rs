@@ -70,14 +70,35 @@ pub struct ScanPolicy {
     /// Findings that are let through, by name such as `CVE-2026-12345`; none by default.
     pub allowed: BTreeMap<String, Allowance>,
     /// How old a result may be; any age by default. In JSON a text such as `24h`, `90m` or `1h 30m`.
-    #[serde(
-        default,
-        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
-    )]
+    #[serde(default, with = "age")]
     pub maximum_age: Option<Duration>,
     /// Reasons for which a platform may have no result at all; none by default. Their package scope means nothing.
     #[serde(default)]
     pub without_result: BTreeMap<NoResult, Allowance>,
+}
+
+/// An age as a text. Journals that were begun with an earlier form, serde's own, are read all the same.
+mod age {
+    use jiff::fmt::serde::unsigned_duration::friendly::compact;
+    use serde::{Deserialize, Deserializer};
+    use std::time::Duration;
+
+    pub(super) use compact::optional::serialize;
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "an age must be a text such as `24h`, `90m` or `1h 30m`"
+    )]
+    enum Age {
+        Text(#[serde(with = "compact::required")] Duration),
+        Former(Duration),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let age: Option<Age> = Deserialize::deserialize(from)?;
+        Ok(age.map(|(Age::Text(age) | Age::Former(age))| age))
+    }
 }
 
 impl Default for ScanPolicy {
@@ -184,6 +205,9 @@ mod tests {
             .insert("CVE-1".into(), Allowance::new("why", until));
         policy.maximum_age = Some(Duration::from_secs(60));
         let json = serde_json::to_string(&policy).unwrap();
+        assert!(json.contains(r#""maximum_age":"1m""#), "{json}");
+        let error = serde_json::from_str::<ScanPolicy>(&json.replace("1m", "soon")).unwrap_err();
+        assert!(error.to_string().contains("such as `24h`"), "{error}");
         assert_eq!(serde_json::from_str::<ScanPolicy>(&json).unwrap(), policy);
         for (right, wrong) in [("maximum_age", "max_age"), ("packages\":[]", "package\":[]")] {
             let json = json.replace(right, wrong);

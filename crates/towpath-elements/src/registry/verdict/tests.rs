@@ -211,7 +211,7 @@ fn policies_and_verdicts_of_an_older_version_are_readable() {
         "refuse_from": "critical",
         "fixable_only": true,
         "allowed": {"CVE-1": {"reason": "no", "until": "2026-01-01T00:00:00Z"}},
-        "maximum_age": "1m",
+        "maximum_age": {"secs": 60, "nanos": 0},
     }))
     .unwrap();
     assert_eq!(policy.packages, Packages::All);
