@@ -11,7 +11,8 @@
 //!
 //! It does not check what a project permits (`sourceRepos`, `destinations`, resource lists), whether a destination's cluster
 //! is known, whether a path exists before it is compared, or how a label selector is written; ApplicationSets have the `list`
-//! generator only, and resources the action `restart`.
+//! generator only, and their stream does not tell what becomes of their Applications later; resources have the action
+//! `restart`.
 //!
 //! ```
 //! # async fn start() -> Result<(), towpath_lab::LabError> {
