@@ -20,7 +20,8 @@ use std::time::Duration;
 use towpath_argocd::wire::{App, SyncWindows};
 use towpath_argocd::{
     Application, Backend, Cancellation, Change, Changes, CommitSha, Deletion, Delivery, DeliveryOutcome,
-    Digest, Error, ErrorKind, Expected, Result, RunningImage, SyncRequest, Trigger, WaitPolicy, Waiter,
+    DeliveryReport, Digest, Error, ErrorKind, Expected, FailingPod, Result, RunningImage, SyncRequest,
+    Trigger, WaitPolicy, Waiter,
 };
 
 const STREAM: &str = "/api/v1/stream/applications";
@@ -201,15 +202,45 @@ async fn a_pod_that_cannot_start_is_told_before_its_deployment_gives_up() {
     world.assert_runs(&one);
 }
 
-/// A server whose one application is live in every look but the second, which fails. It tells of a change after half a
-/// second.
-#[derive(Debug, Default)]
-struct FailsOnce(AtomicU32);
+/// A server that answers each look in turn, and from the last on the same again; *false* fails. It tells of a change after
+/// half a second.
+#[derive(Debug)]
+struct Looks {
+    answers: Vec<(bool, &'static str)>,
+    asked: AtomicU32,
+    pods_read: AtomicU32,
+}
+
+impl Looks {
+    /// Whether each look is answered, and the health that it then shows.
+    fn new(answers: &[(bool, &'static str)]) -> Arc<Self> {
+        Arc::new(Self {
+            answers: answers.to_vec(),
+            asked: AtomicU32::new(0),
+            pods_read: AtomicU32::new(0),
+        })
+    }
+
+    async fn wait(self: &Arc<Self>, settle: Duration, within: Duration) -> DeliveryReport {
+        let expected = Expected {
+            application: "shop/web".parse().unwrap(),
+            revision: "b".repeat(40).parse().unwrap(),
+            images: Vec::new(),
+            platform_digests: Vec::new(),
+            within,
+            settle,
+        };
+        let waiter = Waiter::new(self.clone(), WaitPolicy::default());
+        waiter.wait(expected, &Cancellation::new()).await.unwrap()
+    }
+}
 
 #[async_trait]
-impl Backend for FailsOnce {
+impl Backend for Looks {
     async fn application(&self, application: &Application) -> Result<App> {
-        if self.0.fetch_add(1, Ordering::SeqCst) == 1 {
+        let look = self.asked.fetch_add(1, Ordering::SeqCst) as usize;
+        let (answered, health) = self.answers[look.min(self.answers.len() - 1)];
+        if !answered {
             return Err(Error::new(ErrorKind::Unavailable, "Argo CD", "get", application));
         }
         let source = json!({"repoURL": "https://ghe.example/o/deploy.git", "path": "prod"});
@@ -220,7 +251,7 @@ impl Backend for FailsOnce {
             "status": {
                 "sync": {"status": "Synced", "revision": "b".repeat(40),
                     "comparedTo": {"source": source, "destination": destination}},
-                "health": {"status": "Healthy"},
+                "health": {"status": health},
                 "reconciledAt": "2026-08-20T10:00:00Z",
             }
         });
@@ -247,6 +278,11 @@ impl Backend for FailsOnce {
         unreachable!("no image is expected")
     }
 
+    async fn failing_pods(&self, _: &Application) -> Result<Vec<FailingPod>> {
+        self.pods_read.fetch_add(1, Ordering::SeqCst);
+        Ok(Vec::new())
+    }
+
     fn changes(&self, _: &Application) -> Changes {
         let soon = tokio::time::sleep(Duration::from_millis(500));
         let change = stream::once(soon).map(|()| Ok(Change::default()));
@@ -256,27 +292,45 @@ impl Backend for FailsOnce {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_could_see_has_not_held() {
-    let policy = WaitPolicy::default();
-    let (retried, settle) = (policy.first_refresh, Duration::from_secs(1));
-    let backend = Arc::new(FailsOnce::default());
+    let (policy, settle) = (WaitPolicy::default(), Duration::from_secs(1));
+    let server = Looks::new(&[(true, "Healthy"), (false, ""), (true, "Healthy")]);
     let began = tokio::time::Instant::now();
-    let expected = Expected {
-        application: "shop/web".parse().unwrap(),
-        revision: "b".repeat(40).parse().unwrap(),
-        images: Vec::new(),
-        platform_digests: Vec::new(),
-        within: Duration::from_secs(60),
-        settle,
-    };
-    let waiter = Waiter::new(backend.clone(), policy.clone());
-    let report = waiter.wait(expected, &Cancellation::new()).await.unwrap();
+    let report = server.wait(settle, Duration::from_secs(60)).await;
     assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
     let took = began.elapsed();
     assert!(
-        took >= Duration::from_millis(500) + retried * 4 / 5 + settle,
+        took >= Duration::from_millis(500) + policy.first_refresh * 4 / 5 + settle,
         "{took:?}"
     );
     // And the look after the failed one does not wait for the poll.
     assert!(took < policy.poll * 4 / 5, "{took:?}");
-    assert_eq!(backend.0.load(Ordering::SeqCst), 4, "looks");
+    assert_eq!(server.asked.load(Ordering::SeqCst), 4, "looks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_not_pressed_while_workloads_start() {
+    for answers in [
+        [(true, "Progressing"), (false, "")],
+        [(true, "Missing"), (true, "Missing")],
+        [(true, "Suspended"), (false, "")],
+    ] {
+        let server = Looks::new(&answers);
+        let report = server.wait(Duration::ZERO, Duration::from_secs(60)).await;
+        assert_eq!(report.outcome, DeliveryOutcome::TimedOut, "{report:?}");
+        let looks = server.asked.load(Ordering::SeqCst);
+        assert!((3..15).contains(&looks), "{looks} looks in a minute: {answers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_read_at_growing_pauses_and_not_once_all_is_healthy() {
+    let server = Looks::new(&[(true, "Progressing")]);
+    server.wait(Duration::ZERO, Duration::from_secs(60)).await;
+    let reads = server.pods_read.load(Ordering::SeqCst);
+    assert!((3..8).contains(&reads), "{reads} reads in a minute");
+
+    let server = Looks::new(&[(true, "Progressing"), (true, "Healthy")]);
+    let report = server.wait(Duration::ZERO, Duration::from_secs(60)).await;
+    assert_eq!(report.outcome, DeliveryOutcome::Live, "{report:?}");
+    assert_eq!(server.pods_read.load(Ordering::SeqCst), 0);
 }

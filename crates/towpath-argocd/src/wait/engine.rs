@@ -60,8 +60,7 @@ pub(super) struct Wait<'a> {
     looks_out_of_sync: u32,
     /// How many looks have failed since the last one that did not.
     looks_failed: u32,
-    /// Whether health was what the last look lacked, and when the pods are asked for the reason.
-    unhealthy: bool,
+    /// When the pods are read for why health is lacking.
     next_pods: Instant,
     pods_pause: Duration,
 }
@@ -103,7 +102,6 @@ impl<'a> Wait<'a> {
             held_since: None,
             looks_out_of_sync: 0,
             looks_failed: 0,
-            unhealthy: false,
             next_pods: now,
             pods_pause: policy.first_refresh,
             policy,
@@ -297,6 +295,8 @@ impl<'a> Wait<'a> {
                             }
                         }
                         Err(error) => {
+                            // The pods are read where health holds.
+                            self.degraded_since = None;
                             self.unseen(error)?;
                             return Ok(verdict);
                         }
@@ -311,11 +311,17 @@ impl<'a> Wait<'a> {
         }
     }
 
+    /// Whether health was what the last look that was judged lacked.
+    fn lacks_health(&self) -> bool {
+        self.unmet == Some(Unmet::Health)
+    }
+
     /// While workloads are not healthy, their pods say why, and sooner: a Deployment waits ten minutes before it gives up on
     /// an image that cannot be pulled. Once one fails, each look reads them again: no wait ends for a pod that has recovered.
     async fn read_failing_pods(&mut self) {
-        let due = !self.facts.failing_pods.is_empty() || Instant::now() >= self.next_pods;
-        if !self.unhealthy || !due {
+        let health = self.snapshot.as_ref().map(|seen| &seen.app.status.health.status);
+        let due = self.lacks_health() && Instant::now() >= self.next_pods;
+        if health == Some(&HealthCode::Healthy) || (self.facts.failing_pods.is_empty() && !due) {
             return;
         }
         match self.backend().failing_pods(&self.expected.application).await {
@@ -365,9 +371,9 @@ impl<'a> Wait<'a> {
             &mut self.comparison_error_since,
             unmet == Some(&Unmet::Comparison),
         );
-        self.unhealthy = unmet == Some(&Unmet::Health);
-        if !self.unhealthy {
+        if unmet != Some(&Unmet::Health) {
             self.facts.failing_pods.clear();
+        } else if !self.lacks_health() {
             self.pods_pause = self.policy.first_refresh;
             self.next_pods = now + self.pods_pause;
         }
@@ -392,13 +398,11 @@ impl<'a> Wait<'a> {
             let doublings = (self.looks_failed - 1).min(10);
             wake = wake.min(soon(self.policy.first_refresh * (1 << doublings)));
         }
-        for due in [self.next_refresh, self.next_sync] {
+        let pods = self.lacks_health().then_some(self.next_pods);
+        for due in [self.next_refresh, self.next_sync].into_iter().chain(pods) {
             if due > self.last_look {
                 wake = wake.min(due);
             }
-        }
-        if self.unhealthy {
-            wake = wake.min(self.next_pods.max(self.last_look));
         }
         for (since, grace) in [
             (self.held_since, self.expected.settle),
